@@ -1,0 +1,90 @@
+# Everything below works on a machine with Go, make and git; what else a target
+# needs it says, or builds into a cache outside the repository.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO      ?= go
+LDFLAGS := -s -w -X main.version=$(VERSION)
+BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
+
+CONTROLLER_GEN := $(GO) tool -modfile=hack/tools/go.mod controller-gen
+GOLANGCI_LINT  := $(GO) tool -modfile=hack/tools/lint/go.mod golangci-lint
+
+# Packages whose tests need nothing but Go.
+UNIT_PACKAGES = $$($(GO) list ./... | grep -v -e '/controllers$$' -e '/hack/e2e')
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2} /^## / {printf "\n%s\n", substr($$0, 4)}' $(MAKEFILE_LIST)
+
+## A KOI-net on Kubernetes
+
+.PHONY: up
+up: ## Bring up a KOI-net: cluster, operator, coordinator, sensor, reader (CLUSTER=local|kind|existing to choose)
+	@$(GO) run ./hack/up up
+
+.PHONY: down
+down: ## Take down what 'make up' brought up
+	@$(GO) run ./hack/up down
+
+## Develop
+
+.PHONY: build
+build: ## Build koi-node and koi-operator into bin/
+	$(BUILD) -o bin/ ./cmd/...
+
+.PHONY: image
+image: ## Build both images without a container engine, into dist/
+	@$(GO) run ./hack/image
+
+.PHONY: generate
+generate: ## Generate deepcopy code
+	$(CONTROLLER_GEN) object paths=./api/...
+
+.PHONY: manifests
+manifests: ## Generate CRDs and RBAC into config/
+	$(CONTROLLER_GEN) crd:maxDescLen=2048 paths=./api/... output:crd:artifacts:config=config/crd
+	$(CONTROLLER_GEN) rbac:roleName=koi-operator paths=./controllers/... output:rbac:artifacts:config=config/rbac
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(GO) fmt ./...
+
+.PHONY: lint
+lint: ## Run golangci-lint
+	$(GOLANGCI_LINT) run ./...
+
+.PHONY: verify
+verify: ## Regenerate everything that is generated, and fail if that changes anything
+	@hack/verify.sh
+
+## Test
+
+.PHONY: test
+test: verify lint test-unit test-envtest e2e ## Run all tests: this is what CI runs
+
+.PHONY: test-unit
+test-unit: ## Test what needs nothing but Go, with the race detector
+	$(GO) test -race -shuffle=on $(UNIT_PACKAGES)
+
+.PHONY: test-envtest
+test-envtest: ## Test CRDs and controllers against a real etcd and kube-apiserver
+	@assets="$$($(GO) run ./hack/cluster assets)" && echo "KUBEBUILDER_ASSETS=$$assets" && \
+	KUBEBUILDER_ASSETS="$$assets" $(GO) test -count=1 ./controllers
+
+.PHONY: e2e
+e2e: ## Test on a real cluster: operator, nodes, edges, from up to down
+	$(GO) test -tags=e2e -count=1 -timeout=30m -v ./hack/e2e
+
+FUZZ_TIME ?= 30s
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for FUZZ_TIME each
+	@for p in $$($(GO) list ./node/... ./controllers/...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "$$p $$f"; $(GO) test -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZ_TIME) $$p || exit 1; \
+	  done; done
+
+.PHONY: clean
+clean: ## Remove bin/ and dist/
+	rm -rf bin dist

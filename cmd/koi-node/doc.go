@@ -1,0 +1,12 @@
+// Command koi-node runs a KOI-net node (koi-node run) and talks to the admin
+// API of a running one (all other subcommands).
+//
+// It owns flags, environment variables, the configuration file, output and
+// exit codes, and nothing of what a node does: run turns settings into a
+// node.Config, the others call node/admin/client.
+//
+// Invariants: a setting given twice is decided by flag, then KOI_* variable,
+// then file; what came from peers is printed without control characters; exit
+// codes are 0 done, 1 error, 3 not found, and for run 10 StoreDamaged,
+// 11 StoreLocked, 12 IdentityMismatch, 13 BadConfig.
+package main

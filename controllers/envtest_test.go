@@ -1,0 +1,380 @@
+package controllers_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/koi-net/koi-operator/api/v1alpha1"
+	"github.com/koi-net/koi-operator/controllers"
+)
+
+const (
+	nodeImage = "registry.test/koi-node:1"
+	interval  = 4 * time.Second
+	patience  = 30 * time.Second
+)
+
+// apiserver is the API server all tests share, each in a namespace of its own.
+var apiserver struct {
+	config *rest.Config
+	scheme *runtime.Scheme
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(testMain(m))
+}
+
+func testMain(m *testing.M) int {
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		fmt.Fprintln(os.Stderr, "controllers: KUBEBUILDER_ASSETS is not set, so there is no API server to test against: run `make test-envtest`")
+		if os.Getenv("CI") == "true" {
+			return 1
+		}
+		return m.Run()
+	}
+	log.SetLogger(logr.Discard())
+	env := &envtest.Environment{
+		CRDDirectoryPaths:     []string{filepath.Join("..", "config", "crd", "bases")},
+		ErrorIfCRDPathMissing: true,
+	}
+	cfg, err := env.Start()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "controllers: start etcd and kube-apiserver:", err)
+		return 1
+	}
+	defer func() {
+		if err := env.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "controllers: stop etcd and kube-apiserver:", err)
+		}
+	}()
+	cfg.QPS, cfg.Burst = 500, 500
+	apiserver.config, apiserver.scheme = cfg, runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(apiserver.scheme); err != nil {
+			fmt.Fprintln(os.Stderr, "controllers:", err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+// world is a namespace with an operator and simulated nodes.
+type world struct {
+	t      *testing.T
+	ns     string
+	client client.Client // past all caches
+	net    *network
+	writes writes
+	stop   func() // stops the operator and waits for it
+}
+
+// namespace makes a world without an operator.
+func namespace(t *testing.T) *world {
+	t.Helper()
+	if apiserver.config == nil {
+		t.Skip("NOT RUN: needs etcd and kube-apiserver; run `make test-envtest`")
+	}
+	t.Parallel()
+	c, err := client.New(apiserver.config, client.Options{Scheme: apiserver.scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "t-"}}
+	if err := c.Create(t.Context(), ns); err != nil {
+		t.Fatal(err)
+	}
+	return &world{t: t, ns: ns.Name, client: c}
+}
+
+// newWorld makes a world with an operator; adjust may change its options.
+func newWorld(t *testing.T, adjust ...func(*controllers.Options)) *world {
+	t.Helper()
+	w := namespace(t)
+	w.net = newNetwork(w)
+	w.start(adjust...)
+	return w
+}
+
+// start starts an operator, which ends with the test or with w.stop.
+func (w *world) start(adjust ...func(*controllers.Options)) {
+	w.t.Helper()
+	options := controllers.Options{
+		NodeImage: nodeImage,
+		Interval:  interval,
+		Namespace: "koi-operator-system",
+		Workers:   4,
+		AdminURL:  w.net.adminURL,
+	}
+	for _, f := range adjust {
+		f(&options)
+	}
+	mgr, err := ctrl.NewManager(apiserver.config, ctrl.Options{
+		Scheme:                 apiserver.scheme,
+		Logger:                 testLog(w.t),
+		Cache:                  controllers.CacheOptions([]string{w.ns}),
+		Metrics:                server.Options{BindAddress: "0"},
+		HealthProbeBindAddress: "0",
+		Controller:             config.Controller{SkipNameValidation: ptr.To(true)},
+		NewClient: func(cfg *rest.Config, o client.Options) (client.Client, error) {
+			c, err := client.NewWithWatch(cfg, o)
+			if err != nil {
+				return nil, err
+			}
+			return interceptor.NewClient(c, w.writes.interceptor()), nil
+		},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := controllers.Setup(ctx, mgr, options); err != nil {
+		cancel()
+		w.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := mgr.Start(ctx); err != nil {
+			w.t.Errorf("the operator ended: %v", err)
+		}
+	}()
+	w.stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+	})
+	w.t.Cleanup(func() { w.stop() })
+}
+
+func testLog(t *testing.T) logr.Logger {
+	if os.Getenv("KOI_TEST_LOG") == "" {
+		return logr.Discard()
+	}
+	return logr.FromSlogHandler(logTo(t))
+}
+
+func (w *world) create(objects ...client.Object) {
+	w.t.Helper()
+	for _, o := range objects {
+		o.SetNamespace(w.ns)
+		if err := w.client.Create(w.t.Context(), o); err != nil {
+			w.t.Fatalf("create %T %s: %v", o, o.GetName(), err)
+		}
+	}
+}
+
+func (w *world) delete(o client.Object) {
+	w.t.Helper()
+	if err := w.client.Delete(w.t.Context(), o); err != nil {
+		w.t.Fatalf("delete %T %s: %v", o, o.GetName(), err)
+	}
+}
+
+// get reads an object by name; false if there is none.
+func (w *world) get(name string, o client.Object) bool {
+	w.t.Helper()
+	err := w.client.Get(w.t.Context(), client.ObjectKey{Namespace: w.ns, Name: name}, o)
+	if client.IgnoreNotFound(err) != nil {
+		w.t.Fatalf("get %T %s: %v", o, name, err)
+	}
+	return err == nil
+}
+
+func (w *world) must(name string, o client.Object) {
+	w.t.Helper()
+	if !w.get(name, o) {
+		w.t.Fatalf("there is no %T %s", o, name)
+	}
+}
+
+// change changes an object and writes it, again on conflict.
+func change[T client.Object](w *world, name string, o T, f func(T)) {
+	w.t.Helper()
+	w.eventually("change "+name, func() string {
+		w.must(name, o)
+		f(o)
+		if err := w.client.Update(w.t.Context(), o); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
+// eventually waits until check returns "", and fails with its last answer.
+func (w *world) eventually(what string, check func() string) {
+	w.t.Helper()
+	var last string
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if last = check(); last == "" {
+			return
+		}
+	}
+	w.t.Fatalf("%s: after %s: %s", what, patience, last)
+}
+
+// gone waits until an object is not there any more.
+func (w *world) gone(name string, o client.Object) {
+	w.t.Helper()
+	w.eventually(fmt.Sprintf("%T %s goes", o, name), func() string {
+		if w.get(name, o) {
+			return fmt.Sprintf("it is still there: finalizers %v", o.GetFinalizers())
+		}
+		return ""
+	})
+}
+
+// node waits for a KoiNode to be in a state: "Ready", or the reason of another.
+func (w *world) node(name, reason string) *v1alpha1.KoiNode {
+	w.t.Helper()
+	var n v1alpha1.KoiNode
+	w.eventually("KoiNode "+name+" is "+reason, func() string {
+		w.must(name, &n)
+		return in(n.Status.Conditions, n.Generation, n.Status.ObservedGeneration, reason)
+	})
+	return &n
+}
+
+// edge waits for a KoiEdge to be in a state.
+func (w *world) edge(name, reason string) *v1alpha1.KoiEdge {
+	w.t.Helper()
+	var e v1alpha1.KoiEdge
+	w.eventually("KoiEdge "+name+" is "+reason, func() string {
+		if !w.get(name, &e) {
+			return "it does not exist"
+		}
+		return in(e.Status.Conditions, e.Generation, e.Status.ObservedGeneration, reason)
+	})
+	return &e
+}
+
+// in tells "" if the conditions of this generation have the reason.
+func in(conditions []metav1.Condition, generation, observed int64, reason string) string {
+	if generation != observed {
+		return fmt.Sprintf("generation %d, observed %d", generation, observed)
+	}
+	c := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady)
+	if c == nil {
+		c = meta.FindStatusCondition(conditions, v1alpha1.ConditionSuspended)
+	}
+	if c == nil || c.Reason != reason {
+		return fmt.Sprintf("%+v", conditions)
+	}
+	return ""
+}
+
+// writes counts what an operator writes.
+type writes struct {
+	mu   sync.Mutex
+	seen []string
+}
+
+func (w *writes) add(verb string, o any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	name := fmt.Sprintf("%T", o)
+	if named, ok := o.(client.Object); ok {
+		name += " " + named.GetName()
+	}
+	w.seen = append(w.seen, verb+" "+name)
+}
+
+func (w *writes) reset() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = nil
+}
+
+func (w *writes) list() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.seen)
+}
+
+func (w *writes) interceptor() interceptor.Funcs {
+	return interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+			w.add("create", o)
+			return c.Create(ctx, o, opts...)
+		},
+		Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
+			w.add("update", o)
+			return c.Update(ctx, o, opts...)
+		},
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+			w.add("patch", o)
+			return c.Patch(ctx, o, p, opts...)
+		},
+		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
+			w.add("delete", o)
+			return c.Delete(ctx, o, opts...)
+		},
+		Apply: func(ctx context.Context, c client.WithWatch, o runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+			w.add("apply", o)
+			return c.Apply(ctx, o, opts...)
+		},
+		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+			w.add("patch "+sub, o)
+			return c.SubResource(sub).Patch(ctx, o, p, opts...)
+		},
+	}
+}
+
+// full, partial and edge make objects.
+func full(name string, f ...func(*v1alpha1.KoiNodeSpec)) *v1alpha1.KoiNode {
+	n := &v1alpha1.KoiNode{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.KoiNodeSpec{NodeType: v1alpha1.NodeFull}}
+	for _, f := range f {
+		f(&n.Spec)
+	}
+	return n
+}
+
+func partial(name string, f ...func(*v1alpha1.KoiNodeSpec)) *v1alpha1.KoiNode {
+	n := full(name, f...)
+	n.Spec.NodeType = v1alpha1.NodePartial
+	return n
+}
+
+func provides(types ...v1alpha1.RIDType) func(*v1alpha1.KoiNodeSpec) {
+	return func(s *v1alpha1.KoiNodeSpec) { s.Provides = &v1alpha1.Provides{Event: types, State: types} }
+}
+
+func manual(s *v1alpha1.KoiNodeSpec) {
+	s.Edges = &v1alpha1.NodeEdges{Approval: v1alpha1.ApprovalManual}
+}
+
+func edge(name, source, target string, types ...v1alpha1.RIDType) *v1alpha1.KoiEdge {
+	return &v1alpha1.KoiEdge{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       v1alpha1.KoiEdgeSpec{Source: end(source), Target: end(target), RIDTypes: types},
+	}
+}
+
+// end names an end by RID where the text is one.
+func end(s string) v1alpha1.EdgeEnd {
+	if strings.Contains(s, ":") {
+		return v1alpha1.EdgeEnd{RID: v1alpha1.NodeRID(s)}
+	}
+	return v1alpha1.EdgeEnd{NodeRef: &v1alpha1.NodeReference{Name: s}}
+}

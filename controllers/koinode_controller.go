@@ -1,0 +1,253 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/koi-net/koi-operator/api/v1alpha1"
+	"github.com/koi-net/koi-operator/controllers/internal/apply"
+	"github.com/koi-net/koi-operator/controllers/internal/conditions"
+	"github.com/koi-net/koi-operator/controllers/internal/finalize"
+	"github.com/koi-net/koi-operator/controllers/internal/observe"
+	"github.com/koi-net/koi-operator/controllers/internal/refs"
+	"github.com/koi-net/koi-operator/controllers/internal/resources"
+	"github.com/koi-net/koi-operator/node/rid"
+)
+
+// +kubebuilder:rbac:groups=koi-net.io,resources=koinodes,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=koi-net.io,resources=koinodes/status,verbs=patch
+// +kubebuilder:rbac:groups=koi-net.io,resources=koinodes/finalizers,verbs=update
+// +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=configmaps;serviceaccounts;services,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// nodeReconciler keeps KoiNodes.
+type nodeReconciler struct {
+	client   client.Client
+	live     client.Reader // past the cache
+	events   events.EventRecorder
+	observer *observe.Observer
+	applier  *apply.Applier
+	refs     *refs.Resolver
+	upgrades *turn
+	options  Options
+}
+
+// visit is one look at one KoiNode: what its steps found out and decided.
+type visit struct {
+	node *v1alpha1.KoiNode
+	next *v1alpha1.KoiNodeStatus
+
+	admin   map[string][]byte // data of the admin Secret
+	contact resources.Contact
+	missing string // why a first contact that is named is not there
+	config  string
+	hash    string
+	facts   conditions.NodeFacts
+	more    []metav1.Condition // beside Ready and its like
+	again   time.Duration      // earliest next look, 0 for the interval
+}
+
+// Reconcile looks at one KoiNode.
+func (r *nodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var node v1alpha1.KoiNode
+	if err := r.client.Get(ctx, req.NamespacedName, &node); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.observer.Unfollow(req.NamespacedName)
+			r.upgrades.leave(req.NamespacedName)
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, err
+	}
+	if node.DeletionTimestamp != nil {
+		return retry(r.finalize(ctx, &node))
+	}
+	v := &visit{node: &node, next: node.Status.DeepCopy()}
+	v.next.ObservedGeneration = node.Generation
+	state, err := r.look(ctx, v)
+	if state != nil {
+		if err := r.report(ctx, v, state); err != nil {
+			return retry(err)
+		}
+	}
+	if err != nil {
+		return retry(err)
+	}
+	return ctrl.Result{RequeueAfter: r.nextLook(v)}, nil
+}
+
+// look takes the steps in their order until one cannot go on. The state says
+// how the node fares; an error is to be tried again.
+func (r *nodeReconciler) look(ctx context.Context, v *visit) (*conditions.State, error) {
+	steps := []func(context.Context, *visit) error{
+		r.validate,
+		r.holdFinalizer,
+		r.identity,
+		r.adminSecret,
+		r.firstContact,
+		r.image,
+		r.configure,
+		r.children,
+		r.observe,
+		r.discover,
+	}
+	if v.node.IsExternal() {
+		steps = []func(context.Context, *visit) error{r.validate, r.external}
+	}
+	for _, step := range steps {
+		if err := step(ctx, v); err != nil {
+			return settle(err)
+		}
+	}
+	if v.node.IsExternal() {
+		return conditions.Rest(v1alpha1.ReasonExternal, "the node runs elsewhere; nothing is deployed"), nil
+	}
+	return conditions.Node(v.facts), nil
+}
+
+// settle turns what stopped a step into a state, and into an error where it is
+// to be tried again.
+func settle(err error) (*conditions.State, error) {
+	var state *conditions.State
+	switch {
+	case errors.As(err, &state):
+		return state, nil
+	case errors.Is(err, apply.ErrConflict):
+		return conditions.Stall(v1alpha1.ReasonConflict, "%v; rename one of the two", err), nil
+	case errors.Is(err, apply.ErrLeftover):
+		return conditions.Wait(v1alpha1.ReasonCleaningUp, "%v", err), nil
+	case errors.Is(err, resources.ErrPodTemplate), apierrors.IsInvalid(err):
+		return conditions.Stall(v1alpha1.ReasonInvalidSpec, "%v", err), nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		apierrors.IsServerTimeout(err), apierrors.IsTooManyRequests(err), apierrors.IsConflict(err):
+		return nil, err // says nothing about the object
+	}
+	return conditions.Wait(v1alpha1.ReasonApplyFailed, "%v", err), err
+}
+
+// report writes the status if it says something new, and an Event if the node
+// went over into another state.
+func (r *nodeReconciler) report(ctx context.Context, v *visit, state *conditions.State) error {
+	before := conditions.Of(v.node.Status.Conditions)
+	v.next.Conditions = conditions.Set(v.node.Status.Conditions, v.node.Generation, r.options.Clock(), state, v.more...)
+	if state.Kind == conditions.Ready && v.next.Image == r.options.NodeImage {
+		r.upgrades.leave(client.ObjectKeyFromObject(v.node))
+	}
+	if equality.Semantic.DeepEqual(&v.node.Status, v.next) {
+		return nil
+	}
+	base := v.node.DeepCopy()
+	v.node.Status = *v.next
+	patch := client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})
+	if err := r.client.Status().Patch(ctx, v.node, patch); err != nil {
+		return fmt.Errorf("write the status of KoiNode %s: %w", v.node.Name, err)
+	}
+	announce(ctx, r.events, v.node, before, state)
+	return nil
+}
+
+// nextLook is when to look again if nothing happens: after an interval, or when
+// the node's word becomes too old.
+func (r *nodeReconciler) nextLook(v *visit) time.Duration {
+	next := r.options.jittered()
+	if v.again > 0 {
+		next = min(next, v.again)
+	}
+	if s := v.facts.Snapshot; s.Fresh(v.facts.Now, r.options.Interval) {
+		next = min(next, s.At.Add(r.options.Interval).Sub(v.facts.Now)+100*time.Millisecond)
+	}
+	return next
+}
+
+// finalize lets the node take its leave, keeps or removes what outlives it, and
+// lets the object go.
+func (r *nodeReconciler) finalize(ctx context.Context, node *v1alpha1.KoiNode) error {
+	key := client.ObjectKeyFromObject(node)
+	r.upgrades.leave(key)
+	if !controllerutil.ContainsFinalizer(node, v1alpha1.FinalizerNode) {
+		r.observer.Unfollow(key)
+		return nil
+	}
+	now := r.options.Clock()
+	plan := finalize.Node(finalize.NodeFacts{
+		External:     node.IsExternal(),
+		Suspended:    node.Spec.Suspend,
+		Reachable:    r.observer.Snapshot(key).Fresh(now, r.options.Interval),
+		Since:        now.Sub(node.DeletionTimestamp.Time),
+		KeepStorage:  node.KeepsStorage(),
+		KeepIdentity: node.KeepsIdentity(),
+		OwnIdentity:  true, // Remove leaves alone what the operator did not make
+	})
+	if admin := r.observer.Admin(key); plan.Leave && admin != nil {
+		leave, cancel := context.WithTimeout(ctx, finalize.LeaveTimeout)
+		err := admin.Leave(leave)
+		cancel()
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Info("the node could not take its leave", "error", err.Error())
+		}
+	}
+	r.observer.Unfollow(key)
+	if plan.DeleteStorage {
+		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: node.Namespace, Name: node.ClaimName()}}
+		if _, err := r.applier.Remove(ctx, node, claim); err != nil {
+			return err
+		}
+	}
+	if plan.DeleteIdentity {
+		if _, err := r.applier.Remove(ctx, node, resources.IdentitySecret(node, nil)); err != nil {
+			return err
+		}
+	}
+	return r.setFinalizers(ctx, node, controllerutil.RemoveFinalizer)
+}
+
+func (r *nodeReconciler) holdFinalizer(ctx context.Context, v *visit) error {
+	return r.setFinalizers(ctx, v.node, controllerutil.AddFinalizer)
+}
+
+func (r *nodeReconciler) setFinalizers(ctx context.Context, node *v1alpha1.KoiNode, change func(client.Object, string) bool) error {
+	return setFinalizer(ctx, r.client, node, v1alpha1.FinalizerNode, change)
+}
+
+func (r *nodeReconciler) external(_ context.Context, v *visit) error {
+	e := v.node.Spec.External
+	v.next.RID, v.next.PublicKey, v.next.BaseURL = string(e.RID), e.PublicKey, v.node.EffectiveBaseURL()
+	return nil
+}
+
+func (r *nodeReconciler) discover(ctx context.Context, v *visit) error {
+	d := discovery{client: r.client, refs: r.refs, admin: r.observer.Admin(client.ObjectKeyFromObject(v.node))}
+	if !v.facts.Snapshot.Fresh(v.facts.Now, r.options.Interval) {
+		return nil
+	}
+	more, err := d.mirror(ctx, v.node, rid.RID(v.next.RID), v.facts.Snapshot)
+	if err != nil {
+		return err
+	}
+	before := int32(0)
+	if v.next.Edges != nil {
+		before = v.next.Edges.Unmirrored
+	}
+	v.next.Edges = count(v.facts.Snapshot)
+	v.next.Edges.Unmirrored = more
+	if more > 0 && before == 0 {
+		r.events.Eventf(v.node, nil, corev1.EventTypeWarning, v1alpha1.ReasonDiscoveryTruncated, "Mirror",
+			"%d edges are beyond the %d that appear as KoiEdges; koi-node edges shows them all", more, maxDiscovered)
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package contact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/koi-net/koi-operator/node/graph"
+	"github.com/koi-net/koi-operator/node/pipeline"
+	"github.com/koi-net/koi-operator/node/protocol"
+	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/store"
+)
+
+// bundlesPerFetch keeps one answer well below the size limit of a body for
+// contents of ordinary size; the Caller asks in parts where it is not enough.
+const bundlesPerFetch = 100
+
+// catchUp compares a provider's state with the cache and takes in what is
+// unknown or newer: once on contact, so that the node has something at once,
+// and once more after approval, for what was published in between.
+func (m *Manager) catchUp(ctx context.Context, n graph.Node, want *protocol.EdgeProfile, st *state) error {
+	types, key := m.catchUpTypes(n, want)
+	if len(types) == 0 || st.caughtUp[key] {
+		return nil
+	}
+	ans, err := m.cfg.Caller.FetchManifests(ctx, n.Profile.BaseURL, types, nil)
+	if err != nil {
+		return fmt.Errorf("fetch the manifests of %s: %w", n.RID, err)
+	}
+	missing, err := m.unknownOrNewer(ctx, ans.Manifests, types)
+	if err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(missing, bundlesPerFetch) {
+		if err := m.fetchBundles(ctx, n.Profile.BaseURL, chunk); err != nil {
+			return fmt.Errorf("catch up with %s: %w", n.RID, err)
+		}
+	}
+	if st.caughtUp == nil {
+		st.caughtUp = map[string]bool{}
+	}
+	st.caughtUp[key] = true
+	if len(missing) > 0 {
+		m.log.Debug("caught up", "node", n.RID, "bundles", len(missing))
+	}
+	return nil
+}
+
+// catchUpTypes returns the state of interest and a key that changes when it
+// is worth fetching again: with the terms, and with the edge's status.
+func (m *Manager) catchUpTypes(n graph.Node, want *protocol.EdgeProfile) ([]rid.Type, string) {
+	if want == nil {
+		return nil, ""
+	}
+	var types []rid.Type
+	for _, t := range want.RIDTypes {
+		if slices.Contains(n.Profile.Provides.State, t) {
+			types = append(types, t)
+		}
+	}
+	status := "none"
+	if e, ok := m.cfg.Graph.Edge(n.RID, m.cfg.Self); ok {
+		status = string(e.Profile.Status) + e.Timestamp.String()
+	}
+	slices.Sort(types)
+	return types, fmt.Sprint(types, status)
+}
+
+// unknownOrNewer picks what the cache lacks. What a provider lists beyond the
+// types it was asked for is left out.
+func (m *Manager) unknownOrNewer(ctx context.Context, list []protocol.Manifest, types []rid.Type) ([]rid.RID, error) {
+	var missing []rid.RID
+	err := m.cfg.Store.View(ctx, func(tx store.Reader) error {
+		for _, theirs := range list {
+			if theirs.RID == m.cfg.Self || !slices.Contains(types, theirs.RID.Type()) {
+				continue
+			}
+			ours, err := tx.Manifest(theirs.RID)
+			switch {
+			case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrDamaged):
+				missing = append(missing, theirs.RID)
+			case err != nil:
+				return err
+			case ours.SHA256Hash != theirs.SHA256Hash && theirs.Timestamp.Time().After(ours.Timestamp.Time()):
+				missing = append(missing, theirs.RID)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("compare manifests: %w", err)
+	}
+	return missing, nil
+}
+
+// fetchBundles takes bundles in, without an event type: state is no news.
+func (m *Manager) fetchBundles(ctx context.Context, url string, rids []rid.RID) error {
+	ans, err := m.cfg.Caller.FetchBundles(ctx, url, rids)
+	if err != nil {
+		return err
+	}
+	objects := make([]pipeline.Object, 0, len(ans.Bundles))
+	for _, b := range ans.Bundles {
+		objects = append(objects, pipeline.FromBundle(pipeline.Unsigned, b))
+	}
+	return m.cfg.Knowledge.Submit(ctx, objects...)
+}

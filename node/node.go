@@ -1,0 +1,598 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/koi-net/koi-operator/node/admin"
+	"github.com/koi-net/koi-operator/node/contact"
+	"github.com/koi-net/koi-operator/node/graph"
+	"github.com/koi-net/koi-operator/node/handlers"
+	"github.com/koi-net/koi-operator/node/identity"
+	"github.com/koi-net/koi-operator/node/peer"
+	"github.com/koi-net/koi-operator/node/pipeline"
+	"github.com/koi-net/koi-operator/node/protocol"
+	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/server"
+	"github.com/koi-net/koi-operator/node/store"
+	"github.com/koi-net/koi-operator/node/store/bolt"
+)
+
+// StoreFile is the store's name in the data directory.
+const StoreFile = "koi.db"
+
+// BasePath is the path of a base URL that the node makes up itself.
+const BasePath = "/koi-net"
+
+// Node is one KOI-net node. Make it with New, run it once with Run.
+type Node struct {
+	cfg      Config
+	log      *slog.Logger
+	metrics  *prometheus.Registry
+	identity identity.Identity
+	store    store.Store
+	graph    *graph.Graph
+	started  time.Time
+
+	client    *peer.Client
+	processor *pipeline.Processor
+	contact   *contact.Manager
+	delivery  *peer.Delivery
+	polls     *peer.Polls
+	feed      *admin.Feed
+
+	profile   atomic.Pointer[protocol.NodeProfile]
+	cached    atomic.Bool // the own bundle is in the cache
+	listening atomic.Bool
+	ran       atomic.Bool
+	closeOnce sync.Once
+	closeErr  error
+
+	mu        sync.Mutex
+	addr      net.Addr // of the protocol's listener
+	adminAddr net.Addr
+	ready     chan struct{} // closed when the node is up
+}
+
+// New checks the configuration, opens or makes identity and store, and builds
+// the node. Nothing is served or dialled before Run. The error wraps
+// ErrBadConfig, identity.ErrDamaged, identity.ErrMismatch, or one of the
+// store's errors; what was found is left untouched.
+func New(cfg Config) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = prometheus.NewRegistry()
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.IdentityDir == "" {
+		cfg.IdentityDir = filepath.Join(cfg.DataDir, "identity")
+	}
+	if cfg.Coordinator {
+		cfg.Provides.Event = withTypes(cfg.Provides.Event, rid.NodeType, rid.EdgeType)
+		cfg.Provides.State = withTypes(cfg.Provides.State, rid.NodeType, rid.EdgeType)
+	}
+	n := &Node{cfg: cfg, log: cfg.Logger, metrics: cfg.Metrics, started: cfg.Clock(), ready: make(chan struct{})}
+	if err := n.open(); err != nil {
+		return nil, err
+	}
+	if err := n.build(); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+func withTypes(have []rid.Type, more ...rid.Type) []rid.Type {
+	have = slices.Clone(have)
+	for _, t := range more {
+		if !slices.Contains(have, t) {
+			have = append(have, t)
+		}
+	}
+	return have
+}
+
+// open finds or makes the identity and the store.
+func (n *Node) open() error {
+	if err := os.MkdirAll(n.cfg.DataDir, 0o700); err != nil {
+		return bad("--data-dir: %v", err)
+	}
+	id, created, err := identity.LoadOrCreate(n.cfg.IdentityDir, n.cfg.Name, n.cfg.Unsigned)
+	if err != nil {
+		return err
+	}
+	n.identity = id
+	if created {
+		n.log.Debug("identity made", "rid", id.RID, "dir", n.cfg.IdentityDir)
+	}
+	st, err := bolt.Open(bolt.Options{
+		Path: filepath.Join(n.cfg.DataDir, StoreFile), NodeRID: id.RID, Create: true, Clock: n.cfg.Clock, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.store = st
+	return nil
+}
+
+// build puts the parts together and reads the graph.
+func (n *Node) build() (err error) {
+	self := n.identity.RID
+	n.graph = graph.New(self)
+	if err := n.loadGraph(context.Background()); err != nil {
+		return err
+	}
+	n.feed = admin.NewFeed(n.store.Info().ID, 0, n.cfg.Clock)
+	n.setProfile(n.cfg.BaseURL)
+	n.client = peer.NewClient(peer.ClientConfig{
+		AllowCIDRs: n.cfg.AllowPeerCIDRs, AllowLoopback: n.allowLoopback, Timeout: n.cfg.RequestTimeout,
+		Limits: n.cfg.Limits, UserAgent: "koi-node/" + n.cfg.Version, Self: self,
+	})
+	n.processor, err = pipeline.New(pipeline.Config{
+		Self: self, Store: n.store, Graph: n.graph,
+		Handlers: append(handlers.Default(handlers.Options{
+			Self: self, Profile: n.Profile, Approval: n.cfg.EdgeApproval, Coordinator: n.cfg.Coordinator, ClockSkew: clockSkew,
+		}), n.cfg.Handlers...),
+		Fetcher: fetcher{graph: n.graph, client: n.client}, Route: n.route, OnCommit: n.committed,
+		QueueLimits: store.QueueLimits{Rows: n.cfg.QueueRows, Bytes: n.cfg.QueueBytes},
+		Workers:     n.cfg.Workers, MaxInbox: n.cfg.MaxInbox,
+		Now: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	n.contact, err = contact.New(contact.Config{
+		Self: self, Profile: n.Profile, Interests: n.cfg.Interests,
+		FirstContact: n.cfg.FirstContact, FirstContactRID: n.cfg.FirstContactRID,
+		Graph: n.graph, Store: n.store, Caller: n.client, Knowledge: n.processor,
+		CheckInterval: n.cfg.CheckInterval, RetryCap: n.cfg.RetryCap, Now: n.cfg.Clock, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.delivery, err = peer.NewDelivery(peer.DeliveryConfig{
+		Store: n.store, Client: n.client, Directory: directory{n.graph}, RetryCap: n.cfg.RetryCap, Logger: n.log, Metrics: n.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	n.polls, err = peer.NewPolls(peer.PollsConfig{
+		Store: n.store, QueueMaxAge: n.cfg.QueueMaxAge, Clock: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
+	})
+	return err
+}
+
+// clockSkew is how far ahead of our clock a manifest may be stamped.
+const clockSkew = 5 * time.Minute
+
+func (n *Node) loadGraph(ctx context.Context) error {
+	var edges []protocol.Bundle
+	err := n.store.View(ctx, func(tx store.Reader) error {
+		for rec, err := range tx.Records([]rid.Type{rid.NodeType, rid.EdgeType}, "") {
+			if err != nil {
+				return err
+			}
+			if rec.Bundle.Manifest.RID.Type() == rid.EdgeType {
+				edges = append(edges, rec.Bundle)
+				continue
+			}
+			n.apply(rec.Bundle)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the graph: %w", err)
+	}
+	// A pair may have an edge under the RIDs of both generations: the newer counts.
+	slices.SortStableFunc(edges, func(a, b protocol.Bundle) int {
+		return a.Manifest.Timestamp.Time().Compare(b.Manifest.Timestamp.Time())
+	})
+	for _, e := range edges {
+		n.apply(e)
+	}
+	return nil
+}
+
+func (n *Node) apply(b protocol.Bundle) {
+	if err := pipeline.Apply(n.graph, b.Manifest.RID, &b.Manifest, b.Contents, false); err != nil {
+		n.log.Warn("profile left out of the graph", "rid", b.Manifest.RID, "error", err)
+	}
+}
+
+// RID returns the node's RID.
+func (n *Node) RID() rid.RID { return n.identity.RID }
+
+// Profile returns the node's own profile as it is published.
+func (n *Node) Profile() protocol.NodeProfile { return *n.profile.Load() }
+
+// Addr returns the address the protocol is served at, nil for a partial node
+// or before Run has bound it.
+func (n *Node) Addr() net.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.addr
+}
+
+// AdminAddr returns the address the admin API is served at, nil if there is
+// none or before Run has bound it.
+func (n *Node) AdminAddr() net.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.adminAddr
+}
+
+// Ready returns a channel that is closed when the node is up: its listeners
+// are bound and its own bundle is cached.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Bundle reads the cache: the bundle of r, or an error that wraps
+// store.ErrNotFound.
+func (n *Node) Bundle(ctx context.Context, r rid.RID) (b protocol.Bundle, err error) {
+	err = n.store.View(ctx, func(tx store.Reader) error {
+		rec, err := tx.Bundle(r)
+		b = rec.Bundle
+		return err
+	})
+	return b, err
+}
+
+// Handle processes knowledge objects as the node's own and returns how each
+// ended. Run has to be under way.
+func (n *Node) Handle(ctx context.Context, objects ...pipeline.Object) ([]pipeline.Outcome, error) {
+	return n.processor.Do(ctx, objects...)
+}
+
+// Flush waits until everything accepted so far is processed. Run has to be
+// under way.
+func (n *Node) Flush(ctx context.Context) error { return n.processor.Flush(ctx) }
+
+// Now tells the time by the node's clock.
+func (n *Node) Now() time.Time { return n.cfg.Clock() }
+
+// Close releases the store of a node whose Run was never called. Run closes it
+// by itself.
+func (n *Node) Close() error {
+	n.closeOnce.Do(func() {
+		if n.client != nil {
+			n.client.Close()
+		}
+		n.closeErr = n.store.Close()
+	})
+	return n.closeErr
+}
+
+// Run serves until ctx ends, then stops: listeners first, then the work under
+// way, then the store. What was accepted and not yet processed or delivered is
+// on disk and goes on at the next start. It returns nil after a stop that ctx
+// asked for. A node runs once.
+func (n *Node) Run(ctx context.Context) error {
+	if n.ran.Swap(true) {
+		return errors.New("this node ran before: make a new one")
+	}
+	err := n.run(ctx)
+	return errors.Join(err, n.Close())
+}
+
+func (n *Node) run(ctx context.Context) error {
+	ls, err := n.listen()
+	if err != nil {
+		return err
+	}
+	var polling *peer.Polling
+	if n.cfg.Partial {
+		if polling, err = n.polling(); err != nil {
+			ls.close()
+			return err
+		}
+	}
+	// The parts outlive the listeners, so that requests under way can end well.
+	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	work, workCtx := errgroup.WithContext(workCtx)
+	work.Go(func() error { return n.processor.Run(workCtx) })
+
+	serveCtx, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	servers, serveCtx := errgroup.WithContext(serveCtx)
+	err = n.publishSelf(serveCtx)
+	if err == nil {
+		work.Go(func() error { return n.delivery.Run(workCtx) })
+		work.Go(func() error { return n.polls.Run(workCtx) })
+		work.Go(func() error { return n.contact.Run(workCtx) })
+		if polling != nil {
+			work.Go(func() error { return polling.Run(workCtx) })
+		}
+		err = n.serve(serveCtx, servers, ls)
+	}
+	if err != nil {
+		ls.close()
+		stopWork()
+		return errors.Join(err, ignoreCanceled(work.Wait()))
+	}
+	// A part that fails ends the node; so does ctx.
+	servers.Go(func() error {
+		select {
+		case <-serveCtx.Done():
+		case <-workCtx.Done():
+			return errors.New("stopping: a part of the node failed")
+		}
+		return nil
+	})
+	n.log.Info("node up", "rid", n.identity.RID, "listen", n.Addr(), "admin", n.AdminAddr(), "baseURL", n.Profile().BaseURL)
+	close(n.ready)
+	err = ignoreCanceled(servers.Wait())
+	stopWork()
+	if werr := ignoreCanceled(work.Wait()); werr != nil {
+		err = werr
+	}
+	n.log.Info("node stopped", "rid", n.identity.RID)
+	return err
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// publishSelf brings the own bundle up to date; a changed profile goes to the
+// neighbours as an UPDATE.
+func (n *Node) publishSelf(ctx context.Context) error {
+	out, err := n.processor.Do(ctx, pipeline.Object{RID: n.identity.RID, Contents: n.Profile().Contents()})
+	if err == nil {
+		err = out[0].Err
+	}
+	if err != nil {
+		return fmt.Errorf("publish the own profile: %w", err)
+	}
+	n.cached.Store(true)
+	return nil
+}
+
+// setProfile makes up the own profile.
+func (n *Node) setProfile(baseURL string) {
+	p := protocol.NodeProfile{BaseURL: baseURL, NodeType: protocol.Full, Provides: n.cfg.Provides}
+	if n.cfg.Partial {
+		p.NodeType, p.BaseURL = protocol.Partial, ""
+	}
+	// The key is not published yet: a profile with a key says that the node
+	// speaks the signed generation.
+	n.profile.Store(&p)
+}
+
+// allowLoopback: only a node that is itself on loopback may call others there.
+func (n *Node) allowLoopback() bool {
+	u := n.Profile().BaseURL
+	if u == "" {
+		u = n.cfg.FirstContact
+	}
+	parsed, err := url.Parse(u)
+	return err == nil && isLoopback(net.JoinHostPort(parsed.Hostname(), "0"))
+}
+
+// route says how events reach a node: partial nodes fetch them, full nodes get
+// them unless their edge from us says otherwise.
+func (n *Node) route(r rid.RID) (store.Queue, bool) {
+	k, ok := n.graph.Node(r)
+	if !ok {
+		return "", false
+	}
+	if k.Profile.NodeType == protocol.Partial || k.Profile.BaseURL == "" {
+		return store.PollQueue, true
+	}
+	if e, ok := n.graph.Edge(n.identity.RID, r); ok && e.Profile.EdgeType == protocol.Poll {
+		return store.PollQueue, true
+	}
+	return store.Outbox, true
+}
+
+// self is the own bundle for GET on the base URL.
+func (n *Node) self() (protocol.Bundle, bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	b, err := n.Bundle(ctx, n.identity.RID)
+	return b, err == nil
+}
+
+func (n *Node) storeFailure() error {
+	if _, err := n.store.Size(); err != nil {
+		return fmt.Errorf("the store cannot be read: %w", err)
+	}
+	return n.processor.StoreFailure()
+}
+
+// polling asks the full nodes we know for events, or the first contact while
+// we know none.
+func (n *Node) polling() (*peer.Polling, error) {
+	return peer.NewPolling(peer.PollingConfig{
+		Client: n.client, Interval: n.cfg.PollInterval, RetryCap: n.cfg.RetryCap, Targets: n.pollTargets,
+		Accept: func(ctx context.Context, source string, events []protocol.Event) error {
+			return n.processor.Accept(ctx, pipeline.Source(source), events)
+		},
+		Logger: n.log, Metrics: n.metrics,
+	})
+}
+
+func (n *Node) pollTargets() []peer.Target {
+	var out []peer.Target
+	seen := map[rid.RID]bool{}
+	for _, e := range n.graph.EdgesOf(n.identity.RID) {
+		other := e.Profile.Source
+		if other == n.identity.RID {
+			other = e.Profile.Target
+		}
+		if k, ok := n.graph.Node(other); ok && k.Profile.BaseURL != "" && !seen[other] {
+			seen[other] = true
+			out = append(out, peer.Target{RID: other, URL: k.Profile.BaseURL})
+		}
+	}
+	if len(out) == 0 && n.cfg.FirstContact != "" {
+		out = append(out, peer.Target{RID: n.cfg.FirstContactRID, URL: n.cfg.FirstContact})
+	}
+	return out
+}
+
+// acceptor hands a broadcast to the pipeline.
+type acceptor struct{ p *pipeline.Processor }
+
+func (a acceptor) Accept(ctx context.Context, source string, events []protocol.Event) error {
+	err := a.p.Accept(ctx, pipeline.Source(source), events)
+	if errors.Is(err, pipeline.ErrBusy) {
+		return fmt.Errorf("%w: %w", server.ErrBusy, err)
+	}
+	return err
+}
+
+// directory tells the delivery where nodes are.
+type directory struct{ g *graph.Graph }
+
+func (d directory) BaseURL(r rid.RID) (string, bool) {
+	k, ok := d.g.Node(r)
+	return k.Profile.BaseURL, ok && k.Profile.BaseURL != ""
+}
+
+// listeners are the node's bound sockets; those it has not are nil.
+type listeners struct{ protocol, admin, metrics net.Listener }
+
+func (l listeners) close() {
+	for _, ln := range []net.Listener{l.protocol, l.admin, l.metrics} {
+		if ln != nil {
+			_ = ln.Close() // nothing was served
+		}
+	}
+}
+
+// listen binds the sockets and completes the base URL.
+func (n *Node) listen() (ls listeners, err error) {
+	defer func() {
+		if err != nil {
+			ls.close()
+		}
+	}()
+	bind := func(flag, addr string) (net.Listener, error) {
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, bad("%s: %v", flag, err)
+		}
+		return ln, nil
+	}
+	if !n.cfg.Partial {
+		if ls.protocol, err = bind("--listen", n.cfg.Listen); err != nil {
+			return ls, err
+		}
+	}
+	if n.cfg.AdminListen != "" {
+		if ls.admin, err = bind("--admin-listen", n.cfg.AdminListen); err != nil {
+			return ls, err
+		}
+	}
+	if n.cfg.MetricsListen != "" {
+		if ls.metrics, err = bind("--metrics-listen", n.cfg.MetricsListen); err != nil {
+			return ls, err
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if ls.admin != nil {
+		n.adminAddr = ls.admin.Addr()
+	}
+	if ls.protocol == nil {
+		return ls, nil
+	}
+	n.addr = ls.protocol.Addr()
+	if n.cfg.BaseURL == "" {
+		n.setProfile("http://" + reachable(n.addr) + BasePath)
+	}
+	return ls, nil
+}
+
+// reachable turns a bound address into one that can be called; a wildcard
+// becomes the machine's name.
+func reachable(a net.Addr) string {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return a.String()
+	}
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, fmt.Sprint(tcp.Port))
+}
+
+// serve starts the listeners' servers in g; they stop when ctx ends.
+func (n *Node) serve(ctx context.Context, g *errgroup.Group, ls listeners) error {
+	adminHandler := admin.New(admin.Config{
+		Backend: backend{n}, Feed: n.feed, Token: n.cfg.AdminToken, Metrics: n.metrics, Logger: n.log,
+		Limits: admin.Limits{Protocol: n.cfg.Limits},
+	})
+	if ls.protocol != nil {
+		base, err := url.Parse(n.Profile().BaseURL)
+		if err != nil {
+			return bad("--base-url: %v", err)
+		}
+		h, err := server.New(server.Config{
+			Store: n.store, Inbox: acceptor{n.processor}, Polls: n.polls, Self: n.self, BasePath: base.Path,
+			Limits: n.cfg.Limits, Concurrency: n.cfg.PeerConcurrency, Logger: n.log, Metrics: n.metrics,
+		})
+		if err != nil {
+			return err
+		}
+		n.serveOn(ctx, g, server.HTTPServer(h, n.log), ls.protocol, "", "")
+	}
+	if ls.admin != nil {
+		srv := admin.HTTPServer(adminHandler, n.log)
+		srv.RegisterOnShutdown(n.feed.Close)
+		n.serveOn(ctx, g, srv, ls.admin, n.cfg.AdminTLSCertFile, n.cfg.AdminTLSKeyFile)
+	}
+	if ls.metrics != nil {
+		n.serveOn(ctx, g, admin.HTTPServer(admin.MetricsHandler(n.metrics), n.log), ls.metrics, "", "")
+	}
+	n.listening.Store(true)
+	return nil
+}
+
+func (n *Node) serveOn(ctx context.Context, g *errgroup.Group, srv *http.Server, ln net.Listener, cert, key string) {
+	g.Go(func() error {
+		var err error
+		if cert != "" {
+			err = srv.ServeTLS(ln, cert, key)
+		} else {
+			err = srv.Serve(ln)
+		}
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.ShutdownTimeout)
+		defer cancel()
+		if err := srv.Shutdown(stop); err != nil {
+			return srv.Close() // who has not finished by now is cut off
+		}
+		return nil
+	})
+}

@@ -1,0 +1,507 @@
+package peer
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/store"
+)
+
+// Defaults of DeliveryConfig.
+const (
+	DefaultBatchRows   = 100
+	DefaultBatchBytes  = 1 << 20
+	DefaultConcurrency = 64
+)
+
+// dropBurst is how many events in a row a peer may refuse for good before each
+// further one counts as a failure: a peer that refuses everything is not worth
+// being asked as fast as it answers.
+const dropBurst = 16
+
+// Directory knows where nodes are.
+type Directory interface {
+	// BaseURL returns a node's base URL, false where none is known.
+	BaseURL(r rid.RID) (string, bool)
+}
+
+// Broadcaster sends a batch of events; Client does.
+type Broadcaster interface {
+	Broadcast(ctx context.Context, base string, events [][]byte) error
+}
+
+// DeliveryConfig says what a Delivery delivers, whereto, and within which bounds.
+type DeliveryConfig struct {
+	Store     store.Store
+	Client    Broadcaster
+	Directory Directory
+	// BatchRows and BatchBytes bound the events of one request (defaults
+	// DefaultBatchRows, DefaultBatchBytes). One larger event goes alone.
+	BatchRows  int
+	BatchBytes int
+	// Concurrency bounds the requests in flight, one for each peer (default
+	// DefaultConcurrency). Peers that failed last time share a quarter of it.
+	Concurrency int
+	// RetryBase and RetryCap are the first and the longest back-off (defaults
+	// DefaultRetryBase, DefaultRetryCap).
+	RetryBase time.Duration
+	RetryCap  time.Duration
+	// Dropped, if set, is told of every event that its peer refuses for good.
+	// It must not block.
+	Dropped func(row store.QueueRow, reason error)
+	// Logger takes one line when a peer becomes unreachable and one when it is
+	// back; default: discarded.
+	Logger *slog.Logger
+	// Metrics takes the delivery's metrics; nil keeps them unregistered.
+	Metrics prometheus.Registerer
+}
+
+// Delivery pushes the rows of the outbox to their peers. It looks at a peer's
+// rows when it starts, when it is notified, and when a back-off ends; it never
+// scans. Run must be running for anything to be delivered.
+type Delivery struct {
+	DeliveryConfig
+	metrics *deliveryMetrics
+	random  func() float64
+
+	mu      sync.Mutex
+	peers   map[rid.RID]*outlet
+	healthy []*outlet // ready for a request, first come first served
+	failing []*outlet // the same, for peers whose last request failed
+	waiting waitHeap  // in back-off, the first to end on top
+	running int       // requests in flight
+	slow    int       // of them, to peers that failed last time
+	started bool
+	stopped bool
+	wake    chan struct{} // tells Run to look at waiting again
+	changed chan struct{} // closed and replaced when a peer comes to rest
+	workers sync.WaitGroup
+}
+
+// outletState is what a peer's outlet is doing.
+type outletState int
+
+const (
+	idle    outletState = iota
+	ready               // in one of the ready lists
+	sending             // a request is in flight
+	backing             // in waiting
+	parked              // has rows, but nobody knows where the peer is
+)
+
+// outlet is what a Delivery knows about one peer. It exists while there are
+// rows to deliver, or a failure to report.
+type outlet struct {
+	peer     rid.RID
+	state    outletState
+	dirty    bool // notified since the rows were read
+	kicked   bool // kicked during the request in flight
+	failures int  // in a row
+	drops    int  // events refused in a row
+	err      string
+	until    time.Time // of the back-off
+	index    int       // in waiting
+	slow     bool      // counted in Delivery.slow
+	// most rows for the next request: halved where the peer refuses a batch,
+	// until the event it refuses is found, and doubled again after success.
+	most int
+}
+
+// NewDelivery returns a Delivery; Run starts it.
+func NewDelivery(c DeliveryConfig) (*Delivery, error) {
+	if c.Store == nil || c.Client == nil || c.Directory == nil {
+		return nil, errors.New("delivery: store, client and directory must be given")
+	}
+	if c.BatchRows <= 0 {
+		c.BatchRows = DefaultBatchRows
+	}
+	if c.BatchBytes <= 0 {
+		c.BatchBytes = DefaultBatchBytes
+	}
+	if c.Concurrency <= 0 {
+		c.Concurrency = DefaultConcurrency
+	}
+	if c.RetryBase <= 0 {
+		c.RetryBase = DefaultRetryBase
+	}
+	if c.RetryCap <= 0 {
+		c.RetryCap = DefaultRetryCap
+	}
+	if c.Dropped == nil {
+		c.Dropped = func(store.QueueRow, error) {}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	m, err := newDeliveryMetrics(c.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("delivery: %w", err)
+	}
+	return &Delivery{
+		DeliveryConfig: c,
+		metrics:        m,
+		random:         random,
+		peers:          map[rid.RID]*outlet{},
+		wake:           make(chan struct{}, 1),
+		changed:        make(chan struct{}),
+	}, nil
+}
+
+// Run delivers until ctx ends and returns when no request is in flight any
+// more. It fails if the store cannot say what is to be delivered. It may run
+// once.
+func (d *Delivery) Run(ctx context.Context) error {
+	var queues map[rid.RID]store.QueueStats
+	err := d.Store.View(ctx, func(rd store.Reader) (err error) {
+		queues, err = rd.Queues(store.Outbox)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("looking for undelivered events: %w", err)
+	}
+	d.mu.Lock()
+	if d.started {
+		d.mu.Unlock()
+		return errors.New("delivery: it ran before")
+	}
+	d.started = true
+	d.settle()
+	for peer, q := range queues {
+		if q.Rows > 0 {
+			d.notify(peer)
+		}
+	}
+	d.mu.Unlock()
+
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		d.mu.Lock()
+		next := d.step(ctx, time.Now())
+		d.mu.Unlock()
+		timer.Reset(next)
+		select {
+		case <-d.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			d.mu.Lock()
+			d.stopped = true
+			d.settle()
+			d.mu.Unlock()
+			d.workers.Wait()
+			return nil
+		}
+	}
+}
+
+// Notify says that there are new rows for peer, or news of where it is. It
+// never blocks, and does not cut a back-off short; see Kick.
+func (d *Delivery) Notify(peer rid.RID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.notify(peer)
+}
+
+// Kick is Notify for a peer that has just shown that it is there: a back-off
+// ends at once.
+func (d *Delivery) Kick(peer rid.RID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.notify(peer)
+	switch o := d.peers[peer]; o.state {
+	case backing:
+		heap.Remove(&d.waiting, o.index)
+		d.enqueue(o)
+	case sending:
+		o.kicked = true
+	}
+}
+
+// Health returns why the last request to peer failed, "" if it did not.
+func (d *Delivery) Health(peer rid.RID) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if o := d.peers[peer]; o != nil {
+		return o.err
+	}
+	return ""
+}
+
+// Settle waits until every peer has its rows, is in back-off or cannot be
+// found: for a node that is about to leave. It returns ctx's error if that
+// does not come to pass in time.
+func (d *Delivery) Settle(ctx context.Context) error {
+	for {
+		d.mu.Lock()
+		rest := d.started && d.running == 0 && len(d.healthy)+len(d.failing) == 0 || d.stopped
+		changed := d.changed
+		d.mu.Unlock()
+		if rest {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// The methods below are called with d.mu held.
+
+func (d *Delivery) notify(peer rid.RID) {
+	o := d.peers[peer]
+	if o == nil {
+		o = &outlet{peer: peer, most: d.BatchRows}
+		d.peers[peer] = o
+	}
+	o.dirty = true
+	if o.state == idle || o.state == parked {
+		d.enqueue(o)
+	}
+}
+
+func (d *Delivery) enqueue(o *outlet) {
+	o.state = ready
+	if o.failures > 0 {
+		d.failing = append(d.failing, o)
+	} else {
+		d.healthy = append(d.healthy, o)
+	}
+	d.poke()
+}
+
+func (d *Delivery) poke() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Delivery) settle() {
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+// step starts what can be started and returns the time to the next back-off's end.
+func (d *Delivery) step(ctx context.Context, now time.Time) time.Duration {
+	for len(d.waiting) > 0 && !d.waiting[0].until.After(now) {
+		d.enqueue(heap.Pop(&d.waiting).(*outlet))
+	}
+	for d.running < d.Concurrency && ctx.Err() == nil {
+		var o *outlet
+		switch {
+		// Peers that hang would take all places if they could, each for as
+		// long as a request may last.
+		case len(d.failing) > 0 && d.slow < max(1, d.Concurrency/4):
+			o, d.failing = d.failing[0], d.failing[1:]
+			o.slow = true
+			d.slow++
+		case len(d.healthy) > 0:
+			o, d.healthy = d.healthy[0], d.healthy[1:]
+		}
+		if o == nil {
+			break
+		}
+		o.state, o.dirty, o.kicked = sending, false, false
+		d.running++
+		most := o.most
+		d.workers.Go(func() { d.send(ctx, o, most) })
+	}
+	if len(d.waiting) == 0 {
+		return time.Hour
+	}
+	return max(0, d.waiting[0].until.Sub(now))
+}
+
+// send makes one request to a peer and decides what comes next. It runs
+// without d.mu.
+func (d *Delivery) send(ctx context.Context, o *outlet, most int) {
+	base, known := d.Directory.BaseURL(o.peer)
+	var rows []store.QueueRow
+	var more bool
+	var err error
+	if known {
+		rows, more, err = d.batch(ctx, o.peer, most)
+	}
+	var delivered, split bool
+	var drop error // why the only row of the batch will never be taken
+	if err == nil && len(rows) > 0 {
+		err = d.push(ctx, base, rows)
+		switch v := judge(err); {
+		case v == taken:
+			delivered = true
+		case v == refused && len(rows) == 1:
+			drop = err
+		case v == refused:
+			split = true
+		}
+	}
+	if delivered || drop != nil {
+		if e := d.remove(ctx, o.peer, rows); e != nil {
+			// The rows will go out again: at least once, never not at all.
+			err, delivered, drop = e, false, nil
+		}
+	}
+	switch {
+	case drop != nil:
+		d.metrics.dropped.WithLabelValues("refused").Inc()
+		d.Logger.Warn("a peer refuses an event; it is dropped", "peer", o.peer, "rid", rows[0].RID, "error", drop)
+		d.Dropped(rows[0], drop)
+	case delivered:
+		d.metrics.delivered.Add(float64(len(rows)))
+	}
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running--
+	if o.slow {
+		o.slow = false
+		d.slow--
+	}
+	defer d.poke()
+	defer d.settle()
+	switch {
+	case ctx.Err() != nil:
+		o.state = idle // stopping: the rows stay for the next start
+	case !known:
+		o.state, o.failures, o.err = parked, 0, "its base URL is not known"
+		if o.dirty {
+			d.enqueue(o)
+		}
+	case split:
+		o.most = max(1, len(rows)/2)
+		d.enqueue(o)
+	case drop != nil:
+		o.drops++
+		if o.drops > dropBurst {
+			d.fail(o, drop)
+		} else {
+			d.enqueue(o)
+		}
+	case err != nil:
+		d.fail(o, err)
+	default:
+		if delivered {
+			d.recovered(o)
+		}
+		if more || o.dirty {
+			d.enqueue(o)
+		} else {
+			o.state = idle
+			delete(d.peers, o.peer)
+		}
+	}
+}
+
+// fail puts a peer into back-off.
+func (d *Delivery) fail(o *outlet, err error) {
+	o.failures++
+	o.err = err.Error()
+	if o.kicked {
+		d.enqueue(o)
+		return
+	}
+	if o.failures == 1 {
+		d.Logger.Warn("could not deliver to a peer; trying again with growing pauses", "peer", o.peer, "error", err)
+	}
+	wait := backoff(o.failures, d.RetryBase, d.RetryCap, d.random)
+	var status *StatusError
+	if errors.As(err, &status) {
+		wait = max(wait, min(status.RetryAfter, d.RetryCap))
+	}
+	o.state, o.until = backing, time.Now().Add(wait)
+	heap.Push(&d.waiting, o)
+}
+
+func (d *Delivery) recovered(o *outlet) {
+	if o.failures > 0 {
+		d.Logger.Info("delivering to a peer again", "peer", o.peer, "failures", o.failures)
+	}
+	o.failures, o.drops, o.err = 0, 0, ""
+	o.most = min(d.BatchRows, 2*o.most)
+}
+
+// The methods below do not touch what d.mu guards.
+
+// batch reads the first rows for a peer, within the bounds of one request.
+func (d *Delivery) batch(ctx context.Context, peer rid.RID, most int) (rows []store.QueueRow, more bool, err error) {
+	err = d.Store.View(ctx, func(rd store.Reader) error {
+		size := 0
+		for row, err := range rd.QueueRows(store.Outbox, peer, 0) {
+			if err != nil {
+				return err
+			}
+			size += len(row.Event) + 1
+			if len(rows) == most || len(rows) > 0 && size > d.BatchBytes {
+				more = true
+				return nil
+			}
+			rows = append(rows, row)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("reading the outbox: %w", err)
+	}
+	return rows, more, nil
+}
+
+func (d *Delivery) push(ctx context.Context, base string, rows []store.QueueRow) error {
+	events := make([][]byte, len(rows))
+	for i, r := range rows {
+		events[i] = r.Event
+	}
+	began := time.Now()
+	err := d.Client.Broadcast(ctx, base, events)
+	d.metrics.attempts.WithLabelValues(outcome(err)).Inc()
+	d.metrics.duration.Observe(time.Since(began).Seconds())
+	return err
+}
+
+func (d *Delivery) remove(ctx context.Context, peer rid.RID, rows []store.QueueRow) error {
+	seqs := make([]uint64, len(rows))
+	for i, r := range rows {
+		seqs[i] = r.Seq
+	}
+	// The peer has them whether or not this node is stopping.
+	err := d.Store.Update(context.WithoutCancel(ctx), func(w store.Writer) error {
+		return w.DeleteQueueRows(store.Outbox, peer, seqs...)
+	})
+	if err != nil {
+		return fmt.Errorf("taking delivered events off the outbox: %w", err)
+	}
+	return nil
+}
+
+// waitHeap orders outlets by the end of their back-off.
+type waitHeap []*outlet
+
+func (h waitHeap) Len() int           { return len(h) }
+func (h waitHeap) Less(i, j int) bool { return h[i].until.Before(h[j].until) }
+func (h waitHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+func (h *waitHeap) Push(x any) {
+	o := x.(*outlet)
+	o.index = len(*h)
+	*h = append(*h, o)
+}
+
+func (h *waitHeap) Pop() any {
+	old := *h
+	o := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return o
+}

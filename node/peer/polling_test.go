@@ -1,0 +1,234 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/koi-net/koi-operator/node/protocol"
+	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/server"
+	"github.com/koi-net/koi-operator/node/store"
+)
+
+// noInbox takes no broadcast.
+type noInbox struct{}
+
+func (noInbox) Accept(context.Context, string, []protocol.Event) error { return server.ErrBusy }
+
+// serveNode serves a store and its poll queues as a full node does.
+func serveNode(t *testing.T, s store.Store, p *Polls) *httptest.Server {
+	t.Helper()
+	h, err := server.New(server.Config{Store: s, Inbox: noInbox{}, Polls: p, BasePath: "/koi-net",
+		Self: func() (protocol.Bundle, bool) { return protocol.Bundle{}, false }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+// pollerFunc is a Poller.
+type pollerFunc func(ctx context.Context, base string, limit int) ([]protocol.Event, error)
+
+func (f pollerFunc) Poll(ctx context.Context, base string, limit int) ([]protocol.Event, error) {
+	return f(ctx, base, limit)
+}
+
+// sink collects what polling brings in.
+type sink struct {
+	mu   sync.Mutex
+	err  error
+	got  []string
+	fail int
+}
+
+func (s *sink) accept(_ context.Context, source string, events []protocol.Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		s.fail++
+		return s.err
+	}
+	for _, e := range events {
+		s.got = append(s.got, source+" "+e.RID.Reference())
+	}
+	return nil
+}
+
+func (s *sink) set(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+func (s *sink) has() (got []string, failed int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.got), s.fail
+}
+
+func runPolling(t *testing.T, c PollingConfig) *Polling {
+	t.Helper()
+	p, err := NewPolling(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return p
+}
+
+// TestPollingDrains: all that waits comes in one turn, in order, and events
+// that are not taken in at first are not lost.
+func TestPollingDrains(t *testing.T) {
+	s := newStore(t)
+	const self = "orn:koi-net.node:self+1"
+	all := refs(95)
+	queue(t, s, store.PollQueue, self, all...)
+	h := serveNode(t, s, newPolls(t, PollsConfig{Store: s, Rows: 10}))
+	in := &sink{err: errors.New("inbox full")}
+	runPolling(t, PollingConfig{
+		Client:   localClient(t, ClientConfig{Self: self}),
+		Targets:  func() []Target { return []Target{{RID: peerA, URL: h.URL + "/koi-net"}} },
+		Accept:   in.accept,
+		Interval: time.Hour, // one turn must do
+		RetryCap: 5 * time.Millisecond,
+	})
+	eventually(t, "refused a few times", func() bool { _, n := in.has(); return n > 2 })
+	if n := rows(t, s, store.PollQueue, self); n != len(all) {
+		t.Errorf("%d rows are left before anything was taken in", n)
+	}
+	in.set(nil)
+	eventually(t, "drained", func() bool { return rows(t, s, store.PollQueue, self) == 0 })
+	got, _ := in.has()
+	if len(got) != len(all) || got[0] != "unsigned 0000" || got[94] != "unsigned 0094" || !slices.IsSorted(got) {
+		t.Errorf("got %v", got)
+	}
+}
+
+// TestPollingTargetsDoNotDelayEachOther: one hangs, one fails, one answers.
+func TestPollingTargetsDoNotDelayEachOther(t *testing.T) {
+	var mu sync.Mutex
+	calls := map[string]int{}
+	count := func(base string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return calls[base]
+	}
+	targets := []Target{{"orn:koi-net.node:hang+1", "hang"}, {"orn:koi-net.node:fail+1", "fail"}, {"orn:koi-net.node:good+1", "good"}}
+	fail := errors.New("connection refused")
+	p := runPolling(t, PollingConfig{
+		Client: pollerFunc(func(ctx context.Context, base string, _ int) ([]protocol.Event, error) {
+			mu.Lock()
+			calls[base]++
+			err := fail
+			mu.Unlock()
+			switch base {
+			case "hang":
+				<-ctx.Done()
+				return nil, ctx.Err()
+			case "fail":
+				return nil, err
+			}
+			return nil, nil
+		}),
+		Targets:  func() []Target { mu.Lock(); defer mu.Unlock(); return slices.Clone(targets) },
+		Accept:   (&sink{}).accept,
+		Interval: 2 * time.Millisecond,
+		RetryCap: 8 * time.Millisecond,
+	})
+	eventually(t, "the good one is polled on", func() bool { return count("good") > 20 })
+	eventually(t, "the failing one is tried on", func() bool { return count("fail") > 3 })
+	if n := count("hang"); n != 1 {
+		t.Errorf("the hanging one is polled %d times at once", n)
+	}
+	if p.Health("orn:koi-net.node:fail+1") == "" || p.Health("orn:koi-net.node:good+1") != "" {
+		t.Errorf("health: %q and %q", p.Health("orn:koi-net.node:fail+1"), p.Health("orn:koi-net.node:good+1"))
+	}
+	mu.Lock()
+	fail = nil
+	mu.Unlock()
+	eventually(t, "recovered", func() bool { return p.Health("orn:koi-net.node:fail+1") == "" })
+
+	mu.Lock()
+	targets = targets[:2]
+	mu.Unlock()
+	eventually(t, "a target that is no more is forgotten", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.sources) == 2
+	})
+}
+
+// TestPollingWake: a turn begins at once, but never for those in back-off.
+func TestPollingWake(t *testing.T) {
+	var mu sync.Mutex
+	calls := map[string]int{}
+	p := runPolling(t, PollingConfig{
+		Client: pollerFunc(func(_ context.Context, base string, _ int) ([]protocol.Event, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			calls[base]++
+			if base == "fail" {
+				return nil, errors.New("no")
+			}
+			return nil, nil
+		}),
+		Targets:  func() []Target { return []Target{{peerA, "good"}, {peerB, "fail"}} },
+		Accept:   (&sink{}).accept,
+		Interval: time.Hour,
+		RetryCap: time.Hour,
+	})
+	eventually(t, "polled and failed", func() bool { return p.Health(peerB) != "" })
+	for i := range 3 {
+		p.Wake()
+		eventually(t, "polled again", func() bool { mu.Lock(); defer mu.Unlock(); return calls["good"] >= 2+i })
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if calls["fail"] != 1 {
+		t.Errorf("the one in back-off was polled %d times", calls["fail"])
+	}
+}
+
+// TestPollingEndlessPeer: a peer that always has more does not keep others out
+// of the only place.
+func TestPollingEndlessPeer(t *testing.T) {
+	var mu sync.Mutex
+	calls := map[string]int{}
+	runPolling(t, PollingConfig{
+		Client: pollerFunc(func(ctx context.Context, base string, _ int) ([]protocol.Event, error) {
+			mu.Lock()
+			calls[base]++
+			n := calls[base]
+			mu.Unlock()
+			if base == "endless" {
+				return []protocol.Event{{RID: rid.RID(fmt.Sprintf("orn:t:%d", n)), EventType: protocol.New}}, ctx.Err()
+			}
+			return nil, nil
+		}),
+		Targets:     func() []Target { return []Target{{peerA, "endless"}, {peerB, "good"}} },
+		Accept:      func(context.Context, string, []protocol.Event) error { return nil },
+		Interval:    time.Millisecond,
+		Concurrency: 1,
+	})
+	eventually(t, "both are polled on", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return calls["good"] > 5 && calls["endless"] > 2*drainRounds
+	})
+}

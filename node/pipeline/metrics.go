@@ -1,0 +1,32 @@
+package pipeline
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	accepted  prometheus.Counter
+	processed *prometheus.CounterVec // by outcome: new, update, forget, failed, or the reason of a stop
+	retried   prometheus.Counter
+	dropped   *prometheus.CounterVec // by queue
+}
+
+// newMetrics registers the pipeline's metrics with r, if there is one.
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		accepted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "koi_node_objects_accepted_total", Help: "Knowledge objects written to the inbox."}),
+		processed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "koi_node_objects_processed_total", Help: "Knowledge objects whose way through the pipeline ended, by outcome."}, []string{"outcome"}),
+		retried: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "koi_node_objects_retried_total", Help: "Attempts that failed for now and will be made again."}),
+		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "koi_node_queue_dropped_total", Help: "Outgoing events dropped at a queue's bound."}, []string{"queue"}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	return m, errors.Join(r.Register(m.accepted), r.Register(m.processed), r.Register(m.retried), r.Register(m.dropped))
+}

@@ -1,0 +1,330 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/koi-net/koi-operator/node/graph"
+	"github.com/koi-net/koi-operator/node/protocol"
+	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/store"
+)
+
+// ErrBusy is returned when the inbox is at its bound: nothing was accepted,
+// and the sender should come again later.
+var ErrBusy = errors.New("inbox full")
+
+// Config is what a Processor is made of. Store, Graph, Self and Route are
+// required.
+type Config struct {
+	Self     rid.RID
+	Store    store.Store
+	Graph    *graph.Graph
+	Handlers []Handler
+	// Fetcher gets what external objects lack; without one they end there.
+	Fetcher Fetcher
+	// Route says in which queue events for a node wait; ok is false for a node
+	// that is not known.
+	Route func(rid.RID) (q store.Queue, ok bool)
+	// QueueLimits bound each peer's rows.
+	QueueLimits store.QueueLimits
+	// OnCommit, if set, is told of each committed object, in the order of its
+	// RID, after the graph is updated. It must not block.
+	OnCommit func(Commit)
+
+	// Workers is how many objects are processed side by side (default 64).
+	Workers int
+	// MaxInbox bounds the objects that wait (default 1,000,000).
+	MaxInbox int
+	// MaxAttempts bounds how often an object that fails with Retry is tried (default 10).
+	MaxAttempts int
+	// RetryBase and RetryCap bound the interval between attempts, which doubles
+	// (defaults 50 ms and 10 s).
+	RetryBase, RetryCap time.Duration
+
+	Now     func() time.Time
+	Logger  *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// Commit tells what one object's transaction changed.
+type Commit struct {
+	Object *Object
+	// Record is what was written, nil after a FORGET.
+	Record *store.Record
+	// Queued holds the peers that have new rows.
+	Queued map[store.Queue][]rid.RID
+}
+
+// Outcome says how an object's way through the pipeline ended.
+type Outcome struct {
+	// Normalized is what it meant: New, Update, Forget; "" where it was stopped
+	// before that was known.
+	Normalized protocol.EventType
+	// Manifest is the one now held for the RID, nil after a FORGET.
+	Manifest *protocol.Manifest
+	// Stopped is the reason a handler gave for ending it, "" if it was committed.
+	Stopped string
+	// Err is a handler's failure.
+	Err error
+}
+
+// Processor owns the inbox and the handlers. Make one with New; call Run once.
+type Processor struct {
+	cfg     Config
+	byPhase [phases][]Handler
+	metrics *metrics
+	log     *slog.Logger
+
+	wake    chan struct{}         // capacity 1: the inbox has new rows
+	failure atomic.Pointer[error] // of the store, until it takes something again
+
+	mu      sync.Mutex
+	waiters map[uint64]chan Outcome
+	idle    chan struct{} // closed and replaced whenever the inbox was found empty
+}
+
+// New checks cfg and returns a Processor. Handlers run in the given order
+// within their phase.
+func New(cfg Config) (*Processor, error) {
+	switch {
+	case cfg.Store == nil || cfg.Graph == nil || cfg.Route == nil:
+		return nil, errors.New("pipeline: Store, Graph and Route are required")
+	case cfg.Self == "":
+		return nil, errors.New("pipeline: Self is required")
+	}
+	setDefault(&cfg.Workers, 64)
+	setDefault(&cfg.MaxInbox, 1_000_000)
+	setDefault(&cfg.MaxAttempts, 10)
+	setDefault(&cfg.RetryBase, 50*time.Millisecond)
+	setDefault(&cfg.RetryCap, 10*time.Second)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	p := &Processor{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		wake:    make(chan struct{}, 1),
+		waiters: map[uint64]chan Outcome{},
+		idle:    make(chan struct{}),
+	}
+	for _, h := range cfg.Handlers {
+		if h.Func == nil || h.Phase < PhaseRID || h.Phase > PhaseFinal {
+			return nil, fmt.Errorf("pipeline: handler %q has no function or an unknown phase", h.Name)
+		}
+		p.byPhase[h.Phase] = append(p.byPhase[h.Phase], h)
+	}
+	m, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("pipeline: %w", err)
+	}
+	p.metrics = m
+	return p, nil
+}
+
+func setDefault[T int | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+// Accept takes the events of one received body. When it returns nil they are
+// on disk, all of them, and will be processed; otherwise none is.
+// The error is ErrBusy when the inbox is full, or the store's.
+func (p *Processor) Accept(ctx context.Context, source Source, events []protocol.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	objects := make([]Object, len(events))
+	for i, e := range events {
+		objects[i] = FromEvent(source, e)
+	}
+	return p.submit(ctx, objects, nil)
+}
+
+// Submit takes objects of any source, all or none, and returns once they are
+// on disk.
+func (p *Processor) Submit(ctx context.Context, objects ...Object) error {
+	return p.submit(ctx, objects, nil)
+}
+
+// Do takes objects as Submit does, waits until all were processed and returns
+// how each ended, in the given order. When ctx ends first the objects are
+// still processed.
+func (p *Processor) Do(ctx context.Context, objects ...Object) ([]Outcome, error) {
+	ch := make([]chan Outcome, len(objects))
+	for i := range ch {
+		ch[i] = make(chan Outcome, 1)
+	}
+	if err := p.submit(ctx, objects, ch); err != nil {
+		return nil, err
+	}
+	out := make([]Outcome, len(objects))
+	for i := range ch {
+		select {
+		case out[i] = <-ch[i]:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for %s to be processed: %w", objects[i].RID, ctx.Err())
+		}
+	}
+	return out, nil
+}
+
+func (p *Processor) submit(ctx context.Context, objects []Object, waiters []chan Outcome) error {
+	if len(objects) == 0 {
+		return nil
+	}
+	now := p.cfg.Now()
+	rows := make([]store.InboxRow, len(objects))
+	for i := range objects {
+		if objects[i].Source == "" {
+			objects[i].Source = Internal
+		}
+		rows[i] = store.InboxRow{RID: objects[i].RID, Data: encodeRow(stageReceived, &objects[i]), Accepted: now}
+	}
+	var seqs []uint64
+	err := p.update(ctx, func(tx store.Writer) error {
+		p.forgetWaiters(seqs) // of an attempt that was undone
+		seqs = nil
+		waiting, err := tx.InboxLen()
+		if err != nil {
+			return err
+		}
+		if waiting+len(rows) > p.cfg.MaxInbox {
+			return fmt.Errorf("%w: %d objects wait, the limit is %d", ErrBusy, waiting, p.cfg.MaxInbox)
+		}
+		if seqs, err = tx.AppendInbox(rows...); err != nil {
+			return err
+		}
+		// Registered before the commit, so that no outcome comes too early.
+		if waiters != nil {
+			p.addWaiters(seqs, waiters)
+		}
+		return nil
+	})
+	if err != nil {
+		p.forgetWaiters(seqs)
+		return fmt.Errorf("accept %d objects: %w", len(objects), err)
+	}
+	p.metrics.accepted.Add(float64(len(objects)))
+	p.poke()
+	return nil
+}
+
+// Send queues an event for the given nodes, outside of any object's way.
+// Nodes that are not known are left out.
+func (p *Processor) Send(ctx context.Context, e protocol.Event, targets ...rid.RID) error {
+	routes := p.route(targets)
+	if len(routes) == 0 {
+		return nil
+	}
+	now := p.cfg.Now()
+	err := p.update(ctx, func(tx store.Writer) error {
+		return p.enqueue(tx, routes, e, now)
+	})
+	if err != nil {
+		return fmt.Errorf("queue %s of %s: %w", e.EventType, e.RID, err)
+	}
+	if p.cfg.OnCommit != nil {
+		p.cfg.OnCommit(Commit{Queued: routes})
+	}
+	return nil
+}
+
+// Flush waits until the inbox has been empty once.
+func (p *Processor) Flush(ctx context.Context) error {
+	p.mu.Lock()
+	idle := p.idle
+	p.mu.Unlock()
+	p.poke()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the inbox to empty: %w", ctx.Err())
+	}
+}
+
+func (p *Processor) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Processor) foundIdle() {
+	p.mu.Lock()
+	close(p.idle)
+	p.idle = make(chan struct{})
+	p.mu.Unlock()
+}
+
+func (p *Processor) addWaiters(seqs []uint64, waiters []chan Outcome) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, s := range seqs {
+		p.waiters[s] = waiters[i]
+	}
+}
+
+func (p *Processor) forgetWaiters(seqs []uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range seqs {
+		delete(p.waiters, s)
+	}
+}
+
+func (p *Processor) tell(seq uint64, out Outcome) {
+	p.mu.Lock()
+	ch := p.waiters[seq]
+	delete(p.waiters, seq)
+	p.mu.Unlock()
+	if ch != nil {
+		ch <- out // has room for its one outcome
+	}
+}
+
+// route sorts targets by queue, once each, and leaves out what is not known.
+func (p *Processor) route(targets []rid.RID) map[store.Queue][]rid.RID {
+	routes := map[store.Queue][]rid.RID{}
+	seen := make(map[rid.RID]bool, len(targets))
+	for _, t := range targets {
+		if t == p.cfg.Self || seen[t] {
+			continue
+		}
+		seen[t] = true
+		q, ok := p.cfg.Route(t)
+		if !ok {
+			p.log.Debug("event not sent: the node is not known", "node", t)
+			continue
+		}
+		routes[q] = append(routes[q], t)
+	}
+	return routes
+}
+
+func (p *Processor) enqueue(tx store.Writer, routes map[store.Queue][]rid.RID, e protocol.Event, now time.Time) error {
+	row := store.QueueRow{RID: e.RID, Event: protocol.AppendEvent(nil, e), Queued: now}
+	for q, peers := range routes {
+		dropped, err := tx.Enqueue(q, peers, row, p.cfg.QueueLimits)
+		if err != nil {
+			return err
+		}
+		for peer, n := range dropped {
+			p.metrics.dropped.WithLabelValues(string(q)).Add(float64(n))
+			p.log.Warn("events dropped: the peer's queue is at its bound", "peer", peer, "queue", q, "events", n)
+		}
+	}
+	return nil
+}

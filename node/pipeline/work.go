@@ -1,0 +1,552 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/koi-net/koi-operator/node/graph"
+	"github.com/koi-net/koi-operator/node/protocol"
+	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/store"
+)
+
+// Reasons the pipeline itself gives for stopping an object.
+const (
+	ReasonUnreadable    = "UnreadableRow"
+	ReasonNothingKnown  = "NothingKnown"
+	ReasonForeignRID    = "ManifestOfAnotherRID"
+	ReasonHashMismatch  = "HashMismatch"
+	ReasonNoContents    = "NoContents"
+	ReasonRetriesUsedUp = "RetriesUsedUp"
+)
+
+// work carries one row through the pipeline and reports to the dispatcher.
+func (p *Processor) work(ctx context.Context, r row, attempts int) result {
+	st, o, err := decodeRow(r.data)
+	if err != nil {
+		// The row passed the store's checksum, so another version wrote it.
+		p.log.Error("inbox row dropped", "rid", r.rid, "seq", r.seq, "error", err)
+		return p.close(ctx, r, 0, Outcome{Stopped: ReasonUnreadable}, false)
+	}
+	out, final, err := p.process(ctx, st, r.seq, o)
+	newNode := err == nil && out.Stopped == "" && o.RID.Type() == rid.NodeType
+	switch {
+	case err == nil:
+		p.count(out)
+		p.tell(r.seq, out)
+		return result{rid: r.rid, final: final, newNode: newNode}
+	case ctx.Err() != nil:
+		// Stopping: the row stays for the next start.
+		return result{rid: r.rid, retry: true, attempts: attempts, after: time.Hour}
+	}
+	var stop *StopError
+	switch {
+	case errors.As(err, &stop):
+		p.log.Debug("knowledge object stopped", "rid", o.RID, "event", o.EventType, "source", o.Source, "reason", stop.Reason)
+		return p.close(ctx, r, final, Outcome{Normalized: o.Normalized, Manifest: held(o), Stopped: stop.Reason}, false)
+	case isStoreError(err):
+		return p.storeFailed(r, attempts, err)
+	case errors.Is(err, ErrRetry) && attempts+1 < p.cfg.MaxAttempts:
+		p.log.Debug("knowledge object waits", "rid", o.RID, "attempt", attempts+1, "error", err)
+		p.metrics.retried.Inc()
+		return result{rid: r.rid, retry: true, attempts: attempts + 1, after: p.backoff(attempts)}
+	case errors.Is(err, ErrRetry):
+		p.log.Warn("knowledge object dropped after its last attempt", "rid", o.RID, "event", o.EventType, "source", o.Source, "attempts", attempts+1, "error", err)
+		return p.close(ctx, r, final, Outcome{Stopped: ReasonRetriesUsedUp, Err: err}, false)
+	default:
+		p.log.Error("knowledge object failed", "rid", o.RID, "event", o.EventType, "source", o.Source, "error", err)
+		return p.close(ctx, r, final, Outcome{Err: err}, false)
+	}
+}
+
+// storeFailed keeps an object that the store did not take. A full store may
+// have room later; any other failure of a write ends the processing, because
+// only opening the store again tells what is on disk.
+func (p *Processor) storeFailed(r row, attempts int, err error) result {
+	p.metrics.retried.Inc()
+	res := result{rid: r.rid, retry: true, attempts: attempts, after: p.cfg.RetryCap}
+	if errors.Is(err, store.ErrFull) {
+		p.log.Error("knowledge object not stored; it waits for room", "rid", r.rid, "error", err)
+	} else {
+		res.fatal = err
+	}
+	return res
+}
+
+// StoreFailure returns why the store last refused to be written, nil once it
+// took something again.
+func (p *Processor) StoreFailure() error {
+	if err := p.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// update is the store's Update; it remembers whether the store could be written.
+func (p *Processor) update(ctx context.Context, fn func(store.Writer) error) error {
+	err := p.cfg.Store.Update(ctx, fn)
+	switch {
+	case err == nil:
+		p.failure.Store(nil)
+	case errors.Is(err, store.ErrFull), errors.Is(err, store.ErrDamaged):
+		p.failure.Store(&err)
+	}
+	return err
+}
+
+func isStoreError(err error) bool { return errors.Is(err, errStore) }
+
+var errStore = errors.New("store")
+
+func (p *Processor) backoff(attempts int) time.Duration {
+	d := p.cfg.RetryBase
+	for range attempts {
+		if d *= 2; d >= p.cfg.RetryCap {
+			return p.cfg.RetryCap
+		}
+	}
+	return d
+}
+
+// close removes a row that had no effects.
+func (p *Processor) close(ctx context.Context, r row, final uint64, out Outcome, newNode bool) result {
+	seqs := []uint64{r.seq}
+	if final != 0 {
+		seqs = append(seqs, final)
+	}
+	err := p.update(ctx, func(tx store.Writer) error { return tx.DeleteInbox(seqs...) })
+	if err != nil {
+		if ctx.Err() != nil {
+			return result{rid: r.rid, retry: true, after: time.Hour}
+		}
+		// It is tried again from its start, which has no effect either.
+		return p.storeFailed(r, 0, err)
+	}
+	p.count(out)
+	p.tell(r.seq, out)
+	return result{rid: r.rid, final: final, newNode: newNode}
+}
+
+func (p *Processor) count(out Outcome) {
+	label := out.Stopped
+	switch {
+	case out.Err != nil && label == "":
+		label = "failed"
+	case label == "":
+		label = strings.ToLower(string(out.Normalized))
+	}
+	p.metrics.processed.WithLabelValues(label).Inc()
+}
+
+// held is the manifest that stays in force when an object is stopped.
+func held(o *Object) *protocol.Manifest {
+	if o.Previous == nil {
+		return nil
+	}
+	m := o.Previous.Bundle.Manifest
+	return &m
+}
+
+// process takes an object through its phases. final is the sequence number of
+// the row of its Final phase, where that was reached and is done or failed.
+func (p *Processor) process(ctx context.Context, st stage, seq uint64, o *Object) (out Outcome, final uint64, err error) {
+	if st == stageFinal {
+		return Outcome{Normalized: o.Normalized}, 0, p.final(ctx, seq, o)
+	}
+	c := p.context()
+	if err := p.previous(ctx, o); err != nil {
+		return out, 0, err
+	}
+	for _, phase := range []func(context.Context, *Context, *Object) error{p.ridPhase, p.manifestPhase, p.bundlePhase, p.networkPhase} {
+		if err := phase(ctx, c, o); err != nil {
+			return out, 0, err
+		}
+	}
+	final, err = p.commit(ctx, c, seq, o)
+	if err != nil {
+		return out, 0, err
+	}
+	out.Normalized = o.Normalized
+	if o.Normalized != protocol.Forget {
+		out.Manifest = o.Manifest
+	}
+	if final == 0 {
+		return out, 0, nil
+	}
+	if err := p.final(ctx, final, o); err != nil {
+		// The object itself is committed: only its Final phase failed, and its
+		// row has either gone or is tried again on its own.
+		if errors.Is(err, ErrRetry) || isStoreError(err) || ctx.Err() != nil {
+			return out, 0, nil
+		}
+		p.log.Error("Final phase failed", "rid", o.RID, "error", err)
+		if err := p.removeRow(ctx, final); err != nil {
+			return out, 0, nil
+		}
+	}
+	return out, final, nil
+}
+
+func (p *Processor) context() *Context {
+	return &Context{Self: p.cfg.Self, Graph: p.cfg.Graph, Now: p.cfg.Now(), store: p.cfg.Store}
+}
+
+func (p *Processor) previous(ctx context.Context, o *Object) error {
+	err := p.cfg.Store.View(ctx, func(tx store.Reader) error {
+		rec, err := tx.Bundle(o.RID)
+		if err == nil {
+			o.Previous = &rec
+		}
+		return err
+	})
+	switch {
+	case err == nil, errors.Is(err, store.ErrNotFound):
+		return nil
+	case errors.Is(err, store.ErrDamaged):
+		// What comes in replaces the damaged record.
+		p.log.Error("cached bundle is damaged and counts as missing", "rid", o.RID, "error", err)
+		return nil
+	default:
+		return fmt.Errorf("%w: read %s: %w", errStore, o.RID, err)
+	}
+}
+
+func (p *Processor) call(ctx context.Context, phase Phase, c *Context, o *Object) error {
+	for i := range p.byPhase[phase] {
+		h := &p.byPhase[phase][i]
+		if !h.matches(o) {
+			continue
+		}
+		if err := h.Func(ctx, c, o); err != nil {
+			var stop *StopError
+			if errors.As(err, &stop) {
+				return err
+			}
+			return fmt.Errorf("handler %s (%s phase): %w", h.Name, phase, err)
+		}
+	}
+	return nil
+}
+
+func (p *Processor) ridPhase(ctx context.Context, c *Context, o *Object) error {
+	if err := p.call(ctx, PhaseRID, c, o); err != nil {
+		return err
+	}
+	if o.EventType == protocol.Forget {
+		o.Normalized = protocol.Forget
+	}
+	return nil
+}
+
+func (p *Processor) manifestPhase(ctx context.Context, c *Context, o *Object) error {
+	if o.Normalized == protocol.Forget {
+		return nil
+	}
+	if err := p.haveManifest(ctx, c, o); err != nil {
+		return err
+	}
+	if o.Manifest.RID != o.RID {
+		return Stop(ReasonForeignRID)
+	}
+	if err := p.call(ctx, PhaseManifest, c, o); err != nil {
+		return err
+	}
+	if o.Normalized == "" {
+		o.Normalized = protocol.New
+		if o.Previous != nil {
+			o.Normalized = protocol.Update
+		}
+	}
+	return nil
+}
+
+// haveManifest gets the manifest an object came without: its own for contents
+// that arise here, the cache's for a bare internal RID, another node's for an
+// external object.
+func (p *Processor) haveManifest(ctx context.Context, c *Context, o *Object) error {
+	switch {
+	case o.Manifest != nil:
+		return nil
+	case !o.Source.External() && o.Contents != nil:
+		var prev *protocol.Manifest
+		if o.Previous != nil {
+			prev = &o.Previous.Bundle.Manifest
+		}
+		b, err := protocol.NewBundle(o.RID, NextTime(c.Now, prev), o.Contents)
+		if err != nil {
+			return fmt.Errorf("contents of %s: %w", o.RID, err)
+		}
+		o.Manifest, o.Contents = &b.Manifest, b.Contents
+		return nil
+	case !o.Source.External():
+		if o.Previous == nil {
+			return Stop(ReasonNothingKnown)
+		}
+		b := o.Previous.Bundle
+		o.Manifest, o.Contents = &b.Manifest, b.Contents
+		return nil
+	case p.cfg.Fetcher == nil:
+		return Stop(ReasonNoContents)
+	}
+	m, err := p.cfg.Fetcher.FetchManifest(ctx, o.RID, o.Source)
+	if err != nil {
+		return fetchFailed("manifest", o.RID, err)
+	}
+	o.Manifest, o.Contents = &m, nil
+	return nil
+}
+
+func fetchFailed(what string, r rid.RID, err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return Stop(ReasonNoContents)
+	}
+	return fmt.Errorf("fetch the %s of %s: %w", what, r, err)
+}
+
+func (p *Processor) bundlePhase(ctx context.Context, c *Context, o *Object) error {
+	if o.Normalized != protocol.Forget {
+		if err := p.haveContents(ctx, o); err != nil {
+			return err
+		}
+	}
+	return p.call(ctx, PhaseBundle, c, o)
+}
+
+func (p *Processor) haveContents(ctx context.Context, o *Object) error {
+	if o.Contents == nil {
+		switch {
+		case !o.Source.External(), p.cfg.Fetcher == nil:
+			return Stop(ReasonNoContents)
+		}
+		b, err := p.cfg.Fetcher.FetchBundle(ctx, o.RID, o.Source)
+		if err != nil {
+			return fetchFailed("bundle", o.RID, err)
+		}
+		if b.Manifest.RID != o.RID {
+			return Stop(ReasonForeignRID)
+		}
+		// The provider may hold a newer version than the event spoke of.
+		o.Manifest, o.Contents = &b.Manifest, b.Contents
+	}
+	if o.Source.External() {
+		if err := protocol.VerifyHash(o.Contents, o.Manifest.SHA256Hash); err != nil {
+			return Stop(ReasonHashMismatch)
+		}
+	}
+	return nil
+}
+
+func (p *Processor) networkPhase(ctx context.Context, c *Context, o *Object) error {
+	if o.Quiet {
+		o.Targets = nil
+		return nil
+	}
+	return p.call(ctx, PhaseNetwork, c, o)
+}
+
+// commit writes an object's effects in one transaction, then brings the graph
+// up to date. It returns the sequence number of the row that stands for the
+// Final phase, 0 if no handler waits for it.
+func (p *Processor) commit(ctx context.Context, c *Context, seq uint64, o *Object) (final uint64, err error) {
+	rec := p.record(c, o)
+	event := o.Event()
+	routes := p.route(o.Targets)
+	queued, err := p.effects(c)
+	if err != nil {
+		return 0, err
+	}
+	wantsFinal := p.wantsFinal(o)
+	err = p.update(ctx, func(tx store.Writer) error {
+		final = 0
+		if rec != nil {
+			if err := tx.PutBundle(*rec); err != nil {
+				return err
+			}
+		} else if err := forget(tx, o.RID); err != nil {
+			return err
+		}
+		if err := p.enqueue(tx, routes, event, c.Now); err != nil {
+			return err
+		}
+		if err := p.cause(tx, c, queued); err != nil {
+			return err
+		}
+		if wantsFinal {
+			seqs, err := tx.AppendInbox(store.InboxRow{RID: o.RID, Data: encodeRow(stageFinal, o), Accepted: c.Now})
+			if err != nil {
+				return err
+			}
+			final = seqs[0]
+		}
+		return tx.DeleteInbox(seq)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("%w: commit %s: %w", errStore, o.RID, err)
+	}
+	p.updateGraph(o)
+	p.log.Debug("knowledge object committed", "rid", o.RID, "event", o.Normalized, "source", o.Source, "targets", len(o.Targets))
+	for _, s := range queued {
+		mergeRoutes(routes, s.routes)
+	}
+	if p.cfg.OnCommit != nil {
+		p.cfg.OnCommit(Commit{Object: o, Record: rec, Queued: routes})
+	}
+	if len(c.followUps) > 0 {
+		p.poke()
+	}
+	return final, nil
+}
+
+// forget removes a bundle and, for a node, what still waits for it: whoever
+// comes back under its RID begins with a handshake and catches up.
+func forget(tx store.Writer, r rid.RID) error {
+	if err := tx.DeleteBundle(r); err != nil || r.Type() != rid.NodeType {
+		return err
+	}
+	return errors.Join(tx.DropQueue(store.Outbox, r), tx.DropQueue(store.PollQueue, r))
+}
+
+func (p *Processor) record(c *Context, o *Object) *store.Record {
+	if o.Normalized == protocol.Forget {
+		return nil
+	}
+	source := string(o.Source)
+	if !o.Source.External() {
+		source = string(p.cfg.Self)
+	}
+	return &store.Record{
+		Bundle: protocol.Bundle{Manifest: *o.Manifest, Contents: o.Contents},
+		Source: source,
+		Stored: c.Now,
+	}
+}
+
+// routedSend is an event a handler sends, with its routes.
+type routedSend struct {
+	routes map[store.Queue][]rid.RID
+	event  protocol.Event
+}
+
+func (p *Processor) effects(c *Context) ([]routedSend, error) {
+	out := make([]routedSend, 0, len(c.sends))
+	for _, s := range c.sends {
+		out = append(out, routedSend{routes: p.route(s.targets), event: s.event})
+	}
+	for i := range c.followUps {
+		if c.followUps[i].RID == "" {
+			return nil, errors.New("a handler handed on a knowledge object without a RID")
+		}
+	}
+	return out, nil
+}
+
+// cause writes what handlers caused.
+func (p *Processor) cause(tx store.Writer, c *Context, sends []routedSend) error {
+	for _, s := range sends {
+		if err := p.enqueue(tx, s.routes, s.event, c.Now); err != nil {
+			return err
+		}
+	}
+	if len(c.followUps) == 0 {
+		return nil
+	}
+	rows := make([]store.InboxRow, len(c.followUps))
+	for i := range c.followUps {
+		rows[i] = store.InboxRow{RID: c.followUps[i].RID, Data: encodeRow(stageReceived, &c.followUps[i]), Accepted: c.Now}
+	}
+	_, err := tx.AppendInbox(rows...)
+	return err
+}
+
+func mergeRoutes(into, from map[store.Queue][]rid.RID) {
+	for q, peers := range from {
+		into[q] = append(into[q], peers...)
+	}
+}
+
+func (p *Processor) wantsFinal(o *Object) bool {
+	for i := range p.byPhase[PhaseFinal] {
+		if p.byPhase[PhaseFinal][i].matches(o) {
+			return true
+		}
+	}
+	return false
+}
+
+// final runs the Final phase and commits what it causes.
+func (p *Processor) final(ctx context.Context, seq uint64, o *Object) error {
+	c := p.context()
+	if err := p.call(ctx, PhaseFinal, c, o); err != nil {
+		var stop *StopError
+		if !errors.As(err, &stop) {
+			return err
+		}
+	}
+	sends, err := p.effects(c)
+	if err != nil {
+		return err
+	}
+	err = p.update(ctx, func(tx store.Writer) error {
+		if err := p.cause(tx, c, sends); err != nil {
+			return err
+		}
+		return tx.DeleteInbox(seq)
+	})
+	if err != nil {
+		return fmt.Errorf("%w: commit the Final phase of %s: %w", errStore, o.RID, err)
+	}
+	routes := map[store.Queue][]rid.RID{}
+	for _, s := range sends {
+		mergeRoutes(routes, s.routes)
+	}
+	if len(routes) > 0 && p.cfg.OnCommit != nil {
+		p.cfg.OnCommit(Commit{Queued: routes})
+	}
+	if len(c.followUps) > 0 {
+		p.poke()
+	}
+	return nil
+}
+
+func (p *Processor) removeRow(ctx context.Context, seq uint64) error {
+	return p.update(ctx, func(tx store.Writer) error { return tx.DeleteInbox(seq) })
+}
+
+// updateGraph brings the graph up to date with a committed object. Profiles
+// were checked by the Bundle phase; one that cannot be read is left out.
+func (p *Processor) updateGraph(o *Object) {
+	if err := Apply(p.cfg.Graph, o.RID, o.Manifest, o.Contents, o.Normalized == protocol.Forget); err != nil {
+		p.log.Warn("profile left out of the graph", "rid", o.RID, "error", err)
+	}
+}
+
+// Apply brings a graph up to date with one node or edge bundle; other types
+// change nothing. It is used for every commit and to build the graph at start.
+func Apply(g *graph.Graph, r rid.RID, m *protocol.Manifest, contents []byte, forget bool) error {
+	switch r.Type() {
+	case rid.NodeType:
+		if forget {
+			g.DeleteNode(r)
+			return nil
+		}
+		profile, err := protocol.ParseNodeProfile(contents)
+		if err != nil {
+			return err
+		}
+		g.PutNode(graph.Node{RID: r, Profile: profile, Verified: true, Timestamp: m.Timestamp})
+	case rid.EdgeType:
+		if forget {
+			g.DeleteEdge(r)
+			return nil
+		}
+		profile, err := protocol.ParseEdgeProfile(contents)
+		if err != nil {
+			return err
+		}
+		g.PutEdge(graph.Edge{RID: r, Profile: profile, Timestamp: m.Timestamp})
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/koi-net/koi-operator/node/protocol"
+	"github.com/koi-net/koi-operator/node/rid"
+)
+
+// Bounds of an answer's parts.
+const (
+	// partBytes is what an answer gathers before it is written to the peer; it
+	// ends a page of store rows too. One bundle may exceed it.
+	partBytes = 256 << 10
+	// pageRows bounds the rows read in one store transaction.
+	pageRows = 1000
+	// keepBytes is the largest buffer kept for later answers.
+	keepBytes = 1 << 20
+)
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// answer is a JSON answer that is written part by part. As long as nothing has
+// gone out it may still become an error answer.
+type answer struct {
+	w       http.ResponseWriter
+	ctl     *http.ResponseController
+	pooled  *[]byte
+	buf     []byte
+	items   int  // in the list that is open
+	sent    bool // the head has gone out
+	expires time.Time
+}
+
+func newAnswer(w http.ResponseWriter) *answer {
+	p := buffers.Get().(*[]byte)
+	return &answer{
+		w:       w,
+		ctl:     http.NewResponseController(w),
+		pooled:  p,
+		buf:     (*p)[:0],
+		expires: time.Now().Add(AnswerTimeout),
+	}
+}
+
+func (a *answer) recycle() {
+	if cap(a.buf) <= keepBytes {
+		*a.pooled = a.buf[:0]
+		buffers.Put(a.pooled)
+	}
+	a.buf, a.pooled = nil, nil
+}
+
+func (a *answer) text(s string) { a.buf = append(a.buf, s...) }
+
+// list opens a list; text before it is the caller's.
+func (a *answer) list(open string) {
+	a.text(open)
+	a.items = 0
+}
+
+// item begins the next element of the open list.
+func (a *answer) item() {
+	if a.items > 0 {
+		a.buf = append(a.buf, ',')
+	}
+	a.items++
+}
+
+// rids writes a whole list of RIDs.
+func (a *answer) rids(open string, rids []rid.RID, end string) error {
+	a.list(open)
+	for _, r := range rids {
+		a.item()
+		a.buf = protocol.AppendString(a.buf, string(r))
+		if err := a.spill(); err != nil {
+			return err
+		}
+	}
+	a.text(end)
+	return nil
+}
+
+// spill writes what is gathered to the peer if that is a whole part.
+func (a *answer) spill() error {
+	if len(a.buf) < partBytes {
+		return nil
+	}
+	return a.flush()
+}
+
+func (a *answer) flush() error {
+	now := time.Now()
+	if !now.Before(a.expires) {
+		return errTooSlow
+	}
+	deadline := now.Add(StallTimeout)
+	if deadline.After(a.expires) {
+		deadline = a.expires
+	}
+	// A recorder in a test has no deadlines; a connection always has.
+	_ = a.ctl.SetWriteDeadline(deadline)
+	if !a.sent {
+		a.sent = true
+		a.w.Header().Set("Content-Type", "application/json")
+		a.w.WriteHeader(http.StatusOK)
+	}
+	_, err := a.w.Write(a.buf)
+	a.buf = a.buf[:0]
+	if err != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return nil
+}
+
+// finish writes the rest and waits until the connection has taken it, so that
+// nil means that the whole answer is on its way.
+func (a *answer) finish() error {
+	if !a.sent {
+		a.w.Header().Set("Content-Length", strconv.Itoa(len(a.buf)))
+	}
+	if err := a.flush(); err != nil {
+		return err
+	}
+	if err := a.ctl.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return nil
+}

@@ -1,0 +1,221 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/koi-net/koi-operator/node/protocol"
+	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/store"
+)
+
+func (s *server) broadcast(ctx context.Context, a *answer, source string, events []protocol.Event) error {
+	if len(events) > 0 {
+		if err := s.inbox.Accept(ctx, source, events); err != nil {
+			return fmt.Errorf("accepting %d events: %w", len(events), err)
+		}
+	}
+	a.text("null")
+	return nil
+}
+
+// poll answers what waits for the node that an unsigned body names. The lease
+// counts as written only when the connection has taken the whole answer.
+func (s *server) poll(ctx context.Context, a *answer, _ string, req protocol.PollRequest) error {
+	lease, err := s.polls.Lease(ctx, req.RID, max(0, req.Limit))
+	if err != nil {
+		return fmt.Errorf("leasing events for %s: %w", req.RID, err)
+	}
+	defer lease.Release()
+	a.list(`{"events":[`)
+	for _, e := range lease.Events() {
+		a.item()
+		a.buf = append(a.buf, e...)
+		if err := a.spill(); err != nil {
+			return err
+		}
+	}
+	a.text("]}")
+	if err := a.finish(); err != nil {
+		return err
+	}
+	lease.Written()
+	return nil
+}
+
+func (s *server) fetchRIDs(ctx context.Context, a *answer, _ string, req protocol.FetchRIDs) error {
+	a.list(`{"rids":[`)
+	err := s.each(ctx, a, req.RIDTypes, func(_ store.Reader, r rid.RID) error {
+		a.item()
+		a.buf = protocol.AppendString(a.buf, string(r))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	a.text("]}")
+	return nil
+}
+
+func (s *server) fetchManifests(ctx context.Context, a *answer, _ string, req protocol.FetchManifests) error {
+	write := func(rd store.Reader, r rid.RID) error {
+		m, err := rd.Manifest(r)
+		if err != nil {
+			return err
+		}
+		a.item()
+		a.buf = protocol.AppendManifest(a.buf, m)
+		return nil
+	}
+	a.list(`{"manifests":[`)
+	var missing []rid.RID
+	var err error
+	if len(req.RIDs) > 0 {
+		missing, err = s.pick(ctx, a, unique(req.RIDs), write)
+	} else {
+		err = s.each(ctx, a, req.RIDTypes, func(rd store.Reader, r rid.RID) error {
+			err := write(rd, r)
+			if s.absent(r, err) {
+				return nil // a list of what there is has no place for it
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return err
+	}
+	return a.rids(`],"not_found":[`, missing, "]}")
+}
+
+// fetchBundles writes the list twice: koi-net 1.0.0b5 reads it under
+// "manifests", later versions under "bundles". An answer that still fits its
+// first part is copied; a larger one is read from the store again, so that
+// memory stays bounded. A bundle that changes in between may then differ in
+// the two lists, each of them true; not_found goes with the second.
+func (s *server) fetchBundles(ctx context.Context, a *answer, _ string, req protocol.FetchBundles) error {
+	write := func(rd store.Reader, r rid.RID) error {
+		rec, err := rd.Bundle(r)
+		if err != nil {
+			return err
+		}
+		a.item()
+		a.buf = protocol.AppendBundle(a.buf, rec.Bundle)
+		return nil
+	}
+	rids := unique(req.RIDs)
+	a.list(`{"manifests":[`)
+	start := len(a.buf)
+	missing, err := s.pick(ctx, a, rids, write)
+	if err != nil {
+		return err
+	}
+	end := len(a.buf)
+	a.list(`],"bundles":[`)
+	if !a.sent {
+		a.buf = append(a.buf, a.buf[start:end]...)
+	} else if missing, err = s.pick(ctx, a, rids, write); err != nil {
+		return err
+	}
+	return a.rids(`],"not_found":[`, missing, `],"deferred":[]}`)
+}
+
+func (s *server) ownBundle(_ *http.Request, a *answer) error {
+	b, ok := s.self()
+	if !ok {
+		return errNotReady
+	}
+	a.buf = protocol.AppendBundle(a.buf, b)
+	return nil
+}
+
+// each writes something for every stored RID of the types (none: all), page by
+// page: the transaction of a page is over before the page goes to the peer.
+func (s *server) each(ctx context.Context, a *answer, types []rid.Type, write func(store.Reader, rid.RID) error) error {
+	var after rid.RID
+	for more := true; more; {
+		more = false
+		err := s.store.View(ctx, func(rd store.Reader) error {
+			rows := 0
+			for r, err := range rd.RIDs(types, after) {
+				if err != nil {
+					return err
+				}
+				if rows == pageRows || len(a.buf) >= partBytes {
+					more = true
+					return nil
+				}
+				if err := write(rd, r); err != nil {
+					return err
+				}
+				after = r
+				rows++
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("reading the store: %w", err)
+		}
+		if err := a.spill(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pick writes something for each of the given RIDs, page by page, and returns
+// those that are not there.
+func (s *server) pick(ctx context.Context, a *answer, rids []rid.RID, write func(store.Reader, rid.RID) error) (missing []rid.RID, err error) {
+	for len(rids) > 0 {
+		err := s.store.View(ctx, func(rd store.Reader) error {
+			for rows := 0; len(rids) > 0 && rows < pageRows && len(a.buf) < partBytes; rows++ {
+				r := rids[0]
+				rids = rids[1:]
+				err := write(rd, r)
+				if s.absent(r, err) {
+					missing = append(missing, r)
+				} else if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("reading the store: %w", err)
+		}
+		if err := a.spill(); err != nil {
+			return nil, err
+		}
+	}
+	return missing, nil
+}
+
+// absent says whether err means that r cannot be had. A damaged record cannot:
+// the peer is told not found, and we are told the truth.
+func (s *server) absent(r rid.RID, err error) bool {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return true
+	case errors.Is(err, store.ErrDamaged):
+		s.metrics.damaged.Inc()
+		s.log.Error("a stored bundle is damaged; peers are told that it is not found", "rid", r, "error", err)
+		return true
+	default:
+		return false
+	}
+}
+
+// unique drops repetitions, so that a short request cannot ask for one large
+// bundle a hundred thousand times.
+func unique(rids []rid.RID) []rid.RID {
+	seen := make(map[rid.RID]struct{}, len(rids))
+	out := make([]rid.RID, 0, len(rids))
+	for _, r := range rids {
+		if _, ok := seen[r]; !ok {
+			seen[r] = struct{}{}
+			out = append(out, r)
+		}
+	}
+	return out
+}

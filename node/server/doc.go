@@ -1,0 +1,18 @@
+// Package server answers the five KOI-net calls of a full node over HTTP.
+//
+// It owns the routes, the limits on what a peer may send and hold open, the
+// mapping of errors to the reference's answers, and the streaming of large
+// answers from the store. What a broadcast means is the Acceptor's business,
+// what waits for a polling peer the Poller's; both are interfaces here.
+//
+// It imports node/protocol, node/rid and node/store (the interface), chi and
+// prometheus. Invariants:
+//
+//   - A broadcast is answered 200 only after the Acceptor returned, that is,
+//     after its events are durable. A body that is refused leaves no trace.
+//   - Every request, valid or hostile, is within bounds: concurrent requests,
+//     one body's bytes, all bodies' bytes together, header bytes, and the time
+//     a peer may take to send a body or to take an answer in.
+//   - No store transaction stays open while a peer's connection is written to.
+//   - An answer that cannot be completed is cut, never ended as if it were whole.
+package server

@@ -1,0 +1,473 @@
+package bolt
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	bbolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/store"
+)
+
+// Format is the layout version this package reads and writes.
+const Format = 1
+
+// Bounds and their defaults.
+const (
+	// DefaultTimeout is how long Open waits for another process's lock.
+	DefaultTimeout = 2 * time.Second
+	// DefaultVerifyBytes is the file size up to which Open reads the whole
+	// structure: about half a second on a slow disk. Beyond it Open checks the
+	// head, the size and the sentinel, and Check does the rest in its time.
+	DefaultVerifyBytes = 256 << 20
+	// DefaultBatchUpdates and DefaultBatchBytes bound one commit.
+	DefaultBatchUpdates = 256
+	DefaultBatchBytes   = 8 << 20
+	// MinMaxSize is the smallest MaxSize that leaves room for work.
+	MinMaxSize = 8 << 20
+
+	// allocSize is the step in which the file grows.
+	allocSize = 1 << 20
+	// mapSize is the address space mapped from the start, so that growing
+	// seldom has to wait for readers to end. It costs no memory and no disk.
+	mapSize = 1 << 30
+)
+
+// Options tell Open what to open. Path is required; zero values mean defaults.
+type Options struct {
+	// Path is the store's file.
+	Path string
+	// NodeRID is whose store it is: a new one is made for it, an existing one
+	// of another node is refused. Empty: taken as found, never made.
+	NodeRID rid.RID
+	// Create makes the store, and its directory, where there is no file at
+	// Path. Whether a missing file is a first start is for the caller to say.
+	Create bool
+	// Timeout is how long to wait for the lock of another process.
+	Timeout time.Duration
+	// MaxSize bounds the file, in bytes; at least MinMaxSize, 0 for no bound.
+	// It belongs below the size of the volume. Additions are refused a
+	// sixteenth before it (at least 2 MiB), so that deletions always find room.
+	MaxSize int64
+	// VerifyBytes: see DefaultVerifyBytes. Negative: only ever the short check.
+	VerifyBytes int64
+	// BatchUpdates and BatchBytes bound how much shares one commit.
+	BatchUpdates int
+	BatchBytes   int64
+	// Clock tells the time; default time.Now.
+	Clock func() time.Time
+	// Logger is told of a store made; default: discarded.
+	Logger *slog.Logger
+}
+
+// Store is a store.Store in one bbolt file.
+type Store struct {
+	path    string
+	options Options
+	info    store.Info
+	db      *bbolt.DB
+
+	updates chan *update
+	closing chan struct{}
+	closed  sync.Once
+	closeBy error
+	writer  sync.WaitGroup
+
+	// The writer goroutine's own, read by Close once it has ended.
+	broken error // why nothing can be written any more
+	stuck  bool  // bbolt cannot be closed any more
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the store at o.Path, or makes it (see Options.Create). A missing
+// store is store.ErrNotFound unless it may be made. What is there and cannot
+// be used is left as it is: store.ErrDamaged, store.ErrForeign, store.ErrLocked.
+func Open(o Options) (store.Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	// A second round is needed where another process makes the store meanwhile.
+	for range 3 {
+		err = inspect(o.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			if !o.Create {
+				return nil, fmt.Errorf("there is no store at %s, and none may be made there: %w", o.Path, store.ErrNotFound)
+			}
+			if err = create(o); err == nil || errors.Is(err, fs.ErrExist) {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return open(o)
+	}
+	return nil, fmt.Errorf("make the store %s: something else makes and removes it at the same time", o.Path)
+}
+
+func (o Options) withDefaults() (Options, error) {
+	switch {
+	case o.Path == "":
+		return o, errors.New("open a store: the path is empty")
+	case o.NodeRID != "" && o.NodeRID.Type() != rid.NodeType:
+		return o, fmt.Errorf("open the store %s: %s is not the RID of a node", o.Path, printable([]byte(o.NodeRID)))
+	case o.Create && o.NodeRID == "":
+		return o, fmt.Errorf("open the store %s: a new store needs the RID of its node", o.Path)
+	case o.MaxSize < 0 || o.MaxSize > 0 && o.MaxSize < MinMaxSize:
+		return o, fmt.Errorf("open the store %s: a maximum size of %d bytes is too small, the least is %d", o.Path, o.MaxSize, MinMaxSize)
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
+	if o.VerifyBytes == 0 {
+		o.VerifyBytes = DefaultVerifyBytes
+	}
+	if o.BatchUpdates <= 0 {
+		o.BatchUpdates = DefaultBatchUpdates
+	}
+	if o.BatchBytes <= 0 {
+		o.BatchBytes = DefaultBatchBytes
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}
+
+// inspect refuses what is no file with anything in it. bbolt would make an
+// empty file into a new store, and a node would lose its memory without a word.
+func inspect(path string) error {
+	st, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("open the store: %w", err)
+	case !st.Mode().IsRegular():
+		return fmt.Errorf("%w: %s is not a regular file; name another path", store.ErrForeign, path)
+	case st.Size() == 0:
+		return fmt.Errorf("%w: %s is empty (0 bytes); %s", store.ErrDamaged, path, remedy)
+	}
+	return nil
+}
+
+const remedy = "restore it from a backup, or move it aside to begin with an empty store"
+
+// create makes a new store beside Path and gives it its name only when it is
+// whole and on disk. fs.ErrExist: another process was faster.
+func create(o Options) (err error) {
+	dir := filepath.Dir(o.Path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory of the store: %w", err)
+	}
+	f, err := os.CreateTemp(dir, filepath.Base(o.Path)+unfinished+"*")
+	if err != nil {
+		return fmt.Errorf("make the store %s: %w", o.Path, err)
+	}
+	temp := f.Name()
+	defer func() { _ = os.Remove(temp) }() // removeUnfinished gets what is left
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("make the store %s: %w", o.Path, err)
+	}
+
+	info := store.Info{ID: uuid.NewString(), Format: Format, NodeRID: o.NodeRID, Created: o.Clock().UTC()}
+	if err := fill(temp, info, o.Timeout); err != nil {
+		return fmt.Errorf("make the store %s: %w", o.Path, mapError(temp, err))
+	}
+	if err := publish(temp, o.Path); err != nil {
+		return fmt.Errorf("make the store %s: %w", o.Path, err)
+	}
+	if err := syncDir(dir); err != nil {
+		return fmt.Errorf("make the store %s: %w", o.Path, err)
+	}
+	o.Logger.Info("store created", "path", o.Path, "store", info.ID, "node", info.NodeRID)
+	return nil
+}
+
+// fill writes an empty store into the empty file at path, and syncs it.
+func fill(path string, info store.Info, timeout time.Duration) error {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: timeout, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(btx *bbolt.Tx) error {
+		for _, name := range bucketNames {
+			if _, err := btx.CreateBucket([]byte(name)); err != nil {
+				return err
+			}
+		}
+		data, err := json.Marshal(info)
+		if err != nil {
+			return err
+		}
+		return btx.Bucket([]byte(bucketNames[bucketSentinel])).Put(keyInfo, encodeBytes(keyInfo, data))
+	})
+	return errors.Join(err, db.Close())
+}
+
+var keyInfo = []byte("info")
+
+// publish gives the file its name without ever replacing another.
+func publish(temp, path string) error {
+	err := os.Link(temp, path)
+	switch {
+	case err == nil || errors.Is(err, fs.ErrExist):
+		return err
+	case errors.Is(err, fs.ErrNotExist): // tidied away by whoever was faster
+		return fs.ErrExist
+	}
+	// Some file systems have no hard links.
+	if _, statErr := os.Lstat(path); !errors.Is(statErr, fs.ErrNotExist) {
+		return fs.ErrExist
+	}
+	return os.Rename(temp, path)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// open opens an existing file: first for reading alone, to look at it while a
+// shared lock keeps writers out, then for writing.
+func open(o Options) (*Store, error) {
+	defer faultsPanic()()
+	began := time.Now()
+	info, err := look(o)
+	if err != nil {
+		return nil, err
+	}
+	left := max(o.Timeout-time.Since(began), 100*time.Millisecond)
+	db, err := openFile(o.Path, &bbolt.Options{
+		Timeout:         left,
+		FreelistType:    bbolt.FreelistMapType,
+		InitialMmapSize: mapSize,
+		MaxSize:         int(o.MaxSize),
+	})
+	if err != nil {
+		return nil, err
+	}
+	db.AllocSize = allocSize
+	s := &Store{
+		path: o.Path, options: o, db: db,
+		updates: make(chan *update),
+		closing: make(chan struct{}),
+	}
+	// Between the two locks another process may have had the file.
+	if s.info, err = s.readInfo(); err == nil && s.info != info {
+		err = fmt.Errorf("%w: %s was replaced while it was opened; try again", store.ErrForeign, o.Path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	removeUnfinished(o.Path)
+	s.writer.Add(1)
+	go s.write(nil)
+	return s, nil
+}
+
+// unfinished marks files of a creation that has not come to its end.
+const unfinished = ".new-"
+
+// removeUnfinished removes what a crash in create left behind. It is called
+// with the store open, when nothing of it can be wanted any more.
+func removeUnfinished(path string) {
+	dir, prefix := filepath.Dir(path), filepath.Base(path)+unfinished
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // tried again at the next open
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+}
+
+// openFile is bbolt.Open with its errors and panics given their meaning.
+func openFile(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %s: %v; %s", store.ErrDamaged, path, r, remedy)
+		}
+	}()
+	db, err = bbolt.Open(path, 0o600, options)
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fmt.Errorf("%w: %s: stop the other process, or wait until it has ended", store.ErrLocked, path)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("open the store: %w", err)
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, badHead(path, err)
+	}
+	return nil, fmt.Errorf("%w: %s: %w; %s", store.ErrDamaged, path, err, remedy)
+}
+
+// look verifies the file under a shared lock and returns its sentinel.
+func look(o Options) (info store.Info, err error) {
+	db, err := openFile(o.Path, &bbolt.Options{ReadOnly: true, Timeout: o.Timeout})
+	if err != nil {
+		return store.Info{}, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+
+	f, err := os.Open(o.Path)
+	if err != nil {
+		return store.Info{}, fmt.Errorf("open the store: %w", err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return store.Info{}, fmt.Errorf("open the store: %w", err)
+	}
+	l, err := readLayout(f, st.Size())
+	if err != nil {
+		return store.Info{}, layoutError(o.Path, err)
+	}
+	if l.freelist == noFreelist {
+		return store.Info{}, fmt.Errorf("%w: %s is a bbolt file of another program (it has no free list); name another path", store.ErrForeign, o.Path)
+	}
+	ours := false
+	var sentinel []byte
+	err = l.top(func(name []byte, child subtree) error {
+		if string(name) != bucketNames[bucketSentinel] {
+			return nil
+		}
+		ours = true
+		return l.walk(child, func(k, v []byte) error {
+			if string(k) == string(keyInfo) {
+				sentinel = append([]byte(nil), v...)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return store.Info{}, layoutError(o.Path, err)
+	}
+	if !ours {
+		return store.Info{}, fmt.Errorf("%w: %s is a bbolt file of another program (it has no bucket %s); name another path", store.ErrForeign, o.Path, bucketSentinel)
+	}
+	if info, err = decodeInfo(o.Path, sentinel); err != nil {
+		return store.Info{}, err
+	}
+	if info.Format != Format {
+		return store.Info{}, fmt.Errorf("%w: %s has format %d, this program reads format %d; use the program that wrote it", store.ErrForeign, o.Path, info.Format, Format)
+	}
+	if o.NodeRID != "" && info.NodeRID != o.NodeRID {
+		return store.Info{}, fmt.Errorf("%w: %s is the store of %s, this node is %s; give it its own data directory or its former identity", store.ErrForeign, o.Path, info.NodeRID, o.NodeRID)
+	}
+	if l.size <= o.VerifyBytes {
+		if err := l.verify(context.Background()); err != nil {
+			return store.Info{}, layoutError(o.Path, err)
+		}
+	}
+	return info, nil
+}
+
+func decodeInfo(path string, sentinel []byte) (store.Info, error) {
+	payload, err := unseal(keyInfo, sentinel)
+	var info store.Info
+	if err == nil {
+		err = json.Unmarshal(payload, &info)
+	}
+	if err != nil {
+		return store.Info{}, fmt.Errorf("%w: %s: the sentinel: %w; %s", store.ErrDamaged, path, err, remedy)
+	}
+	return info, nil
+}
+
+// readInfo reads the sentinel through bbolt and sees that all buckets are there.
+func (s *Store) readInfo() (info store.Info, err error) {
+	defer guard(&err, s.path)
+	err = s.db.View(func(btx *bbolt.Tx) error {
+		t := &tx{shared: newShared(btx, s.options.Clock)}
+		for id := range bucketCount {
+			if _, err := t.bucket(id); err != nil {
+				return fmt.Errorf("%s: %w; %s", s.path, err, remedy)
+			}
+		}
+		v, err := t.get(bucketSentinel, keyInfo)
+		if err != nil {
+			return err
+		}
+		info, err = decodeInfo(s.path, v)
+		return err
+	})
+	return info, err
+}
+
+// Info implements store.Store.
+func (s *Store) Info() store.Info { return s.info }
+
+// View implements store.Store.
+func (s *Store) View(ctx context.Context, fn func(store.Reader) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	defer faultsPanic()()
+	btx, err := s.beginView()
+	if err != nil {
+		return err
+	}
+	t := &tx{shared: newShared(btx, s.options.Clock), ctx: ctx}
+	defer func() {
+		t.over = true
+		_ = btx.Rollback() // ends the snapshot; of a read-only transaction it cannot fail
+	}()
+	return fn(t)
+}
+
+func (s *Store) beginView() (btx *bbolt.Tx, err error) {
+	defer guard(&err, s.path)
+	if btx, err = s.db.Begin(false); err != nil {
+		return nil, mapError(s.path, err)
+	}
+	return btx, nil
+}
+
+// Size implements store.Store.
+func (s *Store) Size() (int64, error) {
+	st, err := os.Stat(s.path)
+	if err != nil {
+		return 0, fmt.Errorf("size of the store: %w", err)
+	}
+	return st.Size(), nil
+}
+
+// Close implements store.Store. Updates that have not begun get
+// store.ErrClosed; those that have, and views, are waited for. Closing twice
+// is no error.
+func (s *Store) Close() error {
+	s.closed.Do(func() {
+		close(s.closing)
+		s.writer.Wait()
+		if s.stuck {
+			s.closeBy = fmt.Errorf("close the store: %w", s.broken)
+			return
+		}
+		if err := s.db.Close(); err != nil {
+			s.closeBy = fmt.Errorf("close the store %s: %w", s.path, err)
+		}
+	})
+	return s.closeBy
+}

@@ -1,0 +1,4 @@
+package bolt
+
+// SealForTest seals a value as the store would.
+var SealForTest = encodeBytes

@@ -1,0 +1,209 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/koi-net/koi-operator/node/protocol"
+	"github.com/koi-net/koi-operator/node/rid"
+)
+
+// Errors callers decide on. Engines wrap them with the file and the detail.
+var (
+	// ErrNotFound: there is no such bundle, decision or value.
+	ErrNotFound = errors.New("not found")
+	// ErrDamaged: the store, or one record of it, fails its checks. It is left untouched.
+	ErrDamaged = errors.New("store damaged")
+	// ErrForeign: the file is no store of ours, of an unknown format, or of another node.
+	ErrForeign = errors.New("store belongs to something else")
+	// ErrLocked: another process has the store open.
+	ErrLocked = errors.New("store locked by another process")
+	// ErrFull: there is no room left for additions; reads and deletions work.
+	ErrFull = errors.New("store full")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store closed")
+)
+
+// Info is the store's sentinel: written when the store is made, checked at
+// every open, never changed.
+type Info struct {
+	ID      string    `json:"id"`      // random; another ID is another store
+	Format  int       `json:"format"`  // layout version
+	NodeRID rid.RID   `json:"nodeRID"` // whose store this is
+	Created time.Time `json:"created"`
+}
+
+// Store is a node's durable memory. All methods are safe for concurrent use.
+//
+// A function given to View or Update must not wait for another transaction of
+// the same store, or the two may wait for each other. It is to be short: a
+// snapshot keeps the room of what was deleted after it.
+type Store interface {
+	// Info returns the sentinel.
+	Info() Info
+	// View runs fn on a consistent snapshot. What fn gets from the Reader is
+	// valid after View returns (it is copied).
+	View(ctx context.Context, fn func(Reader) error) error
+	// Update runs fn in a read-write transaction and returns once its effects
+	// are on disk. An error of fn undoes all its effects and is returned.
+	// Several updates may share one commit, so fn may run more than once: it
+	// must depend on nothing but its Writer, and reset what it reports outside.
+	// A fn that has begun is not interrupted by ctx; a waiting one is. A panic of
+	// fn is returned as an error.
+	Update(ctx context.Context, fn func(Writer) error) error
+	// Size returns the bytes the store takes on disk.
+	Size() (int64, error)
+	// Check verifies structure, every record and what is derived from them, on
+	// one snapshot, and returns the first fault as ErrDamaged; it may take long.
+	Check(ctx context.Context) error
+	// Close waits for running transactions and closes the store. Whatever comes
+	// later, and updates that still wait, get ErrClosed. Closing again is no error.
+	Close() error
+}
+
+// Record is a stored bundle and where it came from.
+type Record struct {
+	Bundle protocol.Bundle
+	// Source is the node that provided the bundle: our own RID for own
+	// knowledge, "unsigned" for a body without a verified sender.
+	Source string
+	// Stored is when this version was written here; zero when it is put means now.
+	Stored time.Time
+}
+
+// InboxRow is an accepted knowledge object that waits for its processing.
+type InboxRow struct {
+	Seq uint64
+	// RID orders the inbox: rows of one RID are processed in Seq order.
+	RID rid.RID
+	// Data is the object as the pipeline encoded it; the store does not look into it.
+	Data []byte
+	// Accepted is when the row was written; zero when it is appended means now.
+	Accepted time.Time
+}
+
+// Queue names the two ways events leave a node.
+type Queue string
+
+// The outbox is pushed to full nodes; the poll queue waits for partial nodes.
+const (
+	Outbox    Queue = "outbox"
+	PollQueue Queue = "poll"
+)
+
+// QueueRow is one event for one peer.
+type QueueRow struct {
+	Seq    uint64
+	Peer   rid.RID
+	RID    rid.RID
+	Event  []byte    // the event in the wire's compact form (protocol.AppendEvent)
+	Queued time.Time // zero when it is enqueued means now
+}
+
+// QueueStats describe the rows of one peer in one queue.
+type QueueStats struct {
+	Rows   int
+	Bytes  int64
+	Oldest time.Time // zero when there are no rows
+	// ResyncNeeded: rows were dropped at a bound since the peer last took in
+	// our whole state; see Writer.SetResyncNeeded.
+	ResyncNeeded bool
+}
+
+// QueueLimits bound the rows of one peer in one queue. Zero means no bound.
+type QueueLimits struct {
+	Rows  int
+	Bytes int64
+}
+
+// Decision is a person's standing word on the edge from Source to Target.
+type Decision struct {
+	Source   rid.RID           `json:"source"`
+	Target   rid.RID           `json:"target"`
+	Approved bool              `json:"approved"` // false: a standing refusal
+	EdgeType protocol.EdgeKind `json:"edgeType,omitempty"`
+	RIDTypes []rid.Type        `json:"ridTypes,omitempty"`
+	Decided  time.Time         `json:"decided"`
+}
+
+// Reader reads one consistent state. Its methods are valid inside View or
+// Update only. Iterators yield an error at most once, as their last element;
+// those of a View end early with the error of its context. A malformed RID is
+// an error that wraps rid.ErrInvalid.
+type Reader interface {
+	// Bundle returns the record of r, ErrNotFound, or ErrDamaged for a record
+	// whose checksum fails.
+	Bundle(r rid.RID) (Record, error)
+	// Manifest is Bundle without the contents, cheaper.
+	Manifest(r rid.RID) (protocol.Manifest, error)
+	// RIDs yields the RIDs of the given types (none: all types) in the order of
+	// type, then RID, beginning after the RID after ("" from the first).
+	RIDs(types []rid.Type, after rid.RID) iter.Seq2[rid.RID, error]
+	// Records yields whole records in the order of RIDs.
+	Records(types []rid.Type, after rid.RID) iter.Seq2[Record, error]
+	// Types returns the number of bundles of each type, kept up incrementally.
+	Types() (map[rid.Type]int, error)
+
+	// Inbox yields inbox rows in Seq order beginning after seq.
+	Inbox(after uint64) iter.Seq2[InboxRow, error]
+	// InboxLen returns the number of inbox rows, without a scan.
+	InboxLen() (int, error)
+
+	// QueueRows yields a peer's rows in Seq order beginning after seq.
+	QueueRows(q Queue, peer rid.RID, after uint64) iter.Seq2[QueueRow, error]
+	// Queues returns the peers that have rows or a resync mark in q.
+	Queues(q Queue) (map[rid.RID]QueueStats, error)
+	// QueueStats returns the figures for one peer, without a scan.
+	QueueStats(q Queue, peer rid.RID) (QueueStats, error)
+
+	// Decision returns the standing decision for the pair or ErrNotFound.
+	Decision(source, target rid.RID) (Decision, error)
+	// Decisions returns all standing decisions.
+	Decisions() ([]Decision, error)
+
+	// Value returns a small named value (a counter, a marker) or ErrNotFound.
+	Value(key string) ([]byte, error)
+}
+
+// Writer reads and changes the state of one transaction, its own changes
+// included. An iterator bears changes made while it runs: it yields nothing
+// twice and nothing that is gone when it gets there.
+type Writer interface {
+	Reader
+
+	// PutBundle writes or replaces a record and its index entry.
+	PutBundle(Record) error
+	// DeleteBundle removes a record; it is no error if there is none.
+	DeleteBundle(rid.RID) error
+
+	// AppendInbox adds rows in order and returns their Seq numbers, which only
+	// ever grow, restarts included. The Seq of the rows given is ignored.
+	AppendInbox(rows ...InboxRow) ([]uint64, error)
+	// DeleteInbox removes rows; a missing one is no error.
+	DeleteInbox(seqs ...uint64) error
+
+	// Enqueue adds one event for each peer in q and keeps each peer within
+	// limits: where a row would exceed them, rows that a newer one for the same
+	// RID supersedes are dropped first, then the oldest, and the peer is marked
+	// ResyncNeeded if anything not superseded was lost. An event larger than
+	// limits.Bytes is itself what is dropped. The event's bytes are stored once.
+	// Seq and Peer of row are ignored. It returns the rows dropped for each peer
+	// that lost any.
+	Enqueue(q Queue, peers []rid.RID, row QueueRow, limits QueueLimits) (dropped map[rid.RID]int, err error)
+	// DeleteQueueRows removes rows of one peer; a missing one is no error.
+	DeleteQueueRows(q Queue, peer rid.RID, seqs ...uint64) error
+	// DropQueue removes all rows and marks of a peer in q.
+	DropQueue(q Queue, peer rid.RID) error
+	// SetResyncNeeded sets or clears the peer's mark.
+	SetResyncNeeded(q Queue, peer rid.RID, needed bool) error
+
+	// PutDecision writes a standing decision, replacing the pair's former one.
+	PutDecision(Decision) error
+	// DeleteDecision removes the pair's decision; it is no error if there is none.
+	DeleteDecision(source, target rid.RID) error
+
+	// PutValue writes a small named value; nil removes it.
+	PutValue(key string, value []byte) error
+}

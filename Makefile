@@ -44,7 +44,7 @@ generate: ## Generate deepcopy code
 
 .PHONY: manifests
 manifests: ## Generate CRDs and RBAC into config/
-	$(CONTROLLER_GEN) crd:maxDescLen=2048 paths=./api/... output:crd:artifacts:config=config/crd
+	$(CONTROLLER_GEN) crd paths=./api/... output:crd:artifacts:config=config/crd/bases
 	$(CONTROLLER_GEN) rbac:roleName=koi-operator paths=./controllers/... output:rbac:artifacts:config=config/rbac
 
 .PHONY: fmt
@@ -67,6 +67,7 @@ test: verify lint test-unit test-envtest e2e ## Run all tests: this is what CI r
 .PHONY: test-unit
 test-unit: ## Test what needs nothing but Go, with the race detector
 	$(GO) test -race -shuffle=on $(UNIT_PACKAGES)
+	cd hack/cluster/kone && CGO_ENABLED=0 $(GO) test -trimpath ./netpol
 
 .PHONY: test-envtest
 test-envtest: ## Test CRDs and controllers against a real etcd and kube-apiserver

@@ -109,7 +109,7 @@ func writeTermination(path, reason, message string) error {
 	if path != defaultTerminationLog {
 		mode |= os.O_CREATE
 	}
-	f, err := os.OpenFile(path, mode, 0o644)
+	f, err := os.OpenFile(path, mode, 0o600)
 	if err != nil {
 		if path == defaultTerminationLog {
 			return nil

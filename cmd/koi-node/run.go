@@ -68,7 +68,7 @@ func (a *app) serve(ctx context.Context, s *settings) error {
 }
 
 func (a *app) versionCommand() *cobra.Command {
-	var out outputFormat = text
+	out := text
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 )
 
-// ErrExposed: the admin API would be reachable from elsewhere unprotected.
+// ErrExposed says that the admin API would be reachable from elsewhere unprotected.
 var ErrExposed = errors.New("admin API exposed")
 
 // CheckListen refuses an admin listen address that is not loopback unless both

@@ -16,7 +16,7 @@ const (
 	Manual    Policy = "Manual"    // leave it proposed until a person decides
 )
 
-// AllTypes, as a wish, stands for every RID type the source gives events of.
+// AllTypes stands, as a wish, for every RID type the source gives events of.
 const AllTypes rid.Type = "*"
 
 // Decision is a person's standing decision about an ordered pair of nodes.

@@ -7,7 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/pbkdf2"
-	"crypto/sha1"
+	"crypto/sha1" //nolint:gosec // PBKDF2 with HMAC-SHA1 is what older key files name
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"

@@ -491,8 +491,8 @@ func TestStopKeepsRows(t *testing.T) {
 
 func TestBackoff(t *testing.T) {
 	half, most := func() float64 { return 0 }, func() float64 { return 0.999999999 }
-	for failures, want := range map[int]time.Duration{0: 0, 1: 1, 2: 2, 3: 4, 5: 16, 6: 30, 1000: 30} {
-		want *= time.Second
+	for failures, seconds := range map[int]int{0: 0, 1: 1, 2: 2, 3: 4, 5: 16, 6: 30, 1000: 30} {
+		want := time.Duration(seconds) * time.Second
 		if got := backoff(failures, time.Second, 30*time.Second, half); got != want/2 {
 			t.Errorf("%d failures: at least %s, want %s", failures, got, want/2)
 		}

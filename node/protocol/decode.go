@@ -640,12 +640,12 @@ func (d *decoder) limit(to *int) error {
 	switch kind {
 	case kindString:
 		text = strings.TrimSpace(string(d.bytes(sp)))
-		if _, whole, ok := cutZeroFraction(text); !ok {
+		_, whole, ok := cutZeroFraction(text)
+		if !ok {
 			d.note("int_parsing", "Input should be an integer, unable to parse the string as one", raw)
 			return nil
-		} else {
-			text = whole
 		}
+		text = whole
 	case kindFloat:
 		f := parseFloat(raw)
 		if f != math.Trunc(f) || math.IsInf(f, 0) {

@@ -514,7 +514,7 @@ func FuzzDecodeBroadcast(f *testing.F) {
 			}
 			again, err := decodeRequest(path, encodeRequest(v))
 			// A list given empty and one left out are the same.
-			if err != nil || fmt.Sprintf("%s", encodeRequest(again)) != fmt.Sprintf("%s", encodeRequest(v)) {
+			if err != nil || string(encodeRequest(again)) != string(encodeRequest(v)) {
 				t.Fatalf("%s %q: %+v, written and read again %+v, %v", path, body, v, again, err)
 			}
 		}

@@ -50,7 +50,7 @@ func ParseTimestamp(s string) (Timestamp, error) {
 		if len(s) > 64 {
 			s = s[:64] + "…"
 		}
-		return Timestamp{}, fmt.Errorf("%w %q: %s; a timestamp looks like 2026-01-01T00:00:00.000000Z", ErrTimestamp, s, err)
+		return Timestamp{}, fmt.Errorf("%w %q: %w; a timestamp looks like 2026-01-01T00:00:00.000000Z", ErrTimestamp, s, err)
 	}
 	return t, nil
 }

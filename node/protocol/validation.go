@@ -1,7 +1,6 @@
 package protocol
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -78,5 +77,5 @@ func shown(raw []byte) any {
 	if err != nil {
 		return nil
 	}
-	return json.RawMessage(text)
+	return text
 }

@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// ErrSilent: a watch brought no line for three heartbeats.
+// ErrSilent says that a watch brought no line for three heartbeats.
 var ErrSilent = errors.New("watch fell silent")
 
-// ErrWatchEnded: the node ended a watch, as it does when it stops.
+// ErrWatchEnded says that the node ended a watch, as it does when it stops.
 var ErrWatchEnded = errors.New("watch ended by the node")
 
 // maxWatchLine bounds one change: an edge with its RID types.

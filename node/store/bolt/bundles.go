@@ -38,7 +38,7 @@ func (t *tx) Manifest(r rid.RID) (protocol.Manifest, error) {
 }
 
 func (t *tx) lookup(id bucket, r rid.RID) (key, v []byte, err error) {
-	if key, err = bundleKey(nil, r); err != nil {
+	if key, err = bundleKey(r); err != nil {
 		return nil, nil, err
 	}
 	if v, err = t.get(id, key); err != nil {
@@ -87,7 +87,7 @@ func (t *tx) scanTypes(id bucket, types []rid.Type, after rid.RID, fn func(r rid
 	var afterKey []byte
 	if after != "" {
 		var err error
-		if afterKey, err = bundleKey(nil, after); err != nil {
+		if afterKey, err = bundleKey(after); err != nil {
 			return fmt.Errorf("begin after: %w", err)
 		}
 	}
@@ -97,7 +97,7 @@ func (t *tx) scanTypes(id bucket, types []rid.Type, after rid.RID, fn func(r rid
 		slices.Sort(sorted)
 		prefixes = prefixes[:0]
 		for _, typ := range slices.Compact(sorted) {
-			prefixes = append(prefixes, typePrefix(nil, typ))
+			prefixes = append(prefixes, typePrefix(typ))
 		}
 	}
 	for _, prefix := range prefixes {
@@ -162,7 +162,7 @@ func (t *tx) Types() (map[rid.Type]int, error) {
 // PutBundle implements store.Writer.
 func (t *tx) PutBundle(rec store.Record) error {
 	r := rec.Bundle.Manifest.RID
-	key, err := bundleKey(nil, r)
+	key, err := bundleKey(r)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (t *tx) PutBundle(rec store.Record) error {
 
 // DeleteBundle implements store.Writer.
 func (t *tx) DeleteBundle(r rid.RID) error {
-	key, err := bundleKey(nil, r)
+	key, err := bundleKey(r)
 	if err != nil {
 		return err
 	}

@@ -86,17 +86,18 @@ func printable(key []byte) string {
 // bundleKey makes the key of a RID in bundles and manifests: its type, a zero
 // byte, its reference. Keys sort as (type, reference) do, and no type's prefix
 // is the beginning of another's.
-func bundleKey(dst []byte, r rid.RID) ([]byte, error) {
+func bundleKey(r rid.RID) ([]byte, error) {
 	t := r.Type()
 	if t == "" || len(r) == len(t)+1 {
 		return nil, fmt.Errorf("%w %s", rid.ErrInvalid, printable([]byte(r)))
 	}
-	return append(typePrefix(dst, t), r[len(t)+1:]...), nil
+	return append(typePrefix(t), r[len(t)+1:]...), nil
 }
 
 // typePrefix writes a type and the zero byte that ends it. The bytes 0 and 1,
 // should a type hold them, are written as 1 1 and 1 2, which keeps the order.
-func typePrefix(dst []byte, t rid.Type) []byte {
+func typePrefix(t rid.Type) []byte {
+	dst := make([]byte, 0, len(t)+1)
 	for i := range len(t) {
 		if t[i] <= 1 {
 			dst = append(dst, 1, t[i]+1)

@@ -22,7 +22,7 @@ import (
 
 func sampleRecord() ([]byte, store.Record) {
 	r := rid.RID("orn:example.note:1")
-	key, _ := bundleKey(nil, r)
+	key, _ := bundleKey(r)
 	return key, store.Record{
 		Bundle: protocol.Bundle{
 			Manifest: protocol.Manifest{
@@ -56,7 +56,7 @@ func TestRecordDamageIsNoticed(t *testing.T) {
 			t.Fatalf("cut to %d bytes, nothing noticed", n)
 		}
 	}
-	other, _ := bundleKey(nil, "orn:example.note:2")
+	other, _ := bundleKey("orn:example.note:2")
 	if _, err := decodeRecord("orn:example.note:2", other, value); !errors.Is(err, errSum) {
 		t.Errorf("a record under another key: %v", err)
 	}
@@ -93,7 +93,7 @@ func TestKeysSortAsRIDsDo(t *testing.T) {
 		}
 	}
 	key := func(r rid.RID) []byte {
-		k, err := bundleKey(nil, r)
+		k, err := bundleKey(r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func TestKeysSortAsRIDsDo(t *testing.T) {
 			if got := bytes.Compare(key(x), key(y)); got != want {
 				t.Errorf("%q and %q compare as %d, their keys as %d", x, y, want, got)
 			}
-			if under := bytes.HasPrefix(key(y), typePrefix(nil, x.Type())); under != (x.Type() == y.Type()) {
+			if under := bytes.HasPrefix(key(y), typePrefix(x.Type())); under != (x.Type() == y.Type()) {
 				t.Errorf("%q lies under type %q: %t", y, x.Type(), under)
 			}
 		}
@@ -195,7 +195,7 @@ func FuzzDecode(f *testing.F) {
 			_, _ = decodeInbox(key, value)
 		}
 		if got, err := ridOfKey(key); err == nil {
-			if again, err := bundleKey(nil, got); err != nil || !bytes.Equal(again, key) {
+			if again, err := bundleKey(got); err != nil || !bytes.Equal(again, key) {
 				t.Errorf("key %q is of %q, whose key is %q, %v", key, got, again, err)
 			}
 		}

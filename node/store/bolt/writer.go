@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -104,7 +105,7 @@ func (b *batch) collect(u *update) {
 			// Its changes are undone, and with them those of the members: they
 			// run again without it, and it runs again after them, so that the
 			// error it reports is one about a state that was.
-			members := append(b.members, b.refusedUpdates()...)
+			members := slices.Concat(b.members, b.refusedUpdates())
 			b.rollback()
 			b.together(members)
 			b.alone(u)
@@ -168,7 +169,7 @@ func (b *batch) alone(u *update) {
 // transaction of its own: one that is too large must not fail those that fit.
 func (b *batch) finish() {
 	members, refused := b.members, b.refused
-	all := append(members, b.refusedUpdates()...)
+	all := slices.Concat(members, b.refusedUpdates())
 	err := b.commit()
 	switch {
 	case err == nil:

@@ -77,10 +77,10 @@ func TestKoiNodeRules(t *testing.T) {
 		{"type with reference", "n", `{interests: ["orn:a.b:c"]}`, "should match"},
 		{"empty type", "n", `{provides: {event: [""]}}`, "should be at least 1 chars"},
 		{"type twice", "n", `{interests: [orn:a.b, orn:a.b]}`, "Duplicate value"},
-		{"two first contacts", "n", `{firstContact: {url: "http://x", nodeRef: {name: y}}}`, "exactly one of nodeRef and url"},
+		{"two first contacts", "n", `{firstContact: {url: "http://x", nodeRef: {name: other}}}`, "exactly one of nodeRef and url"},
 		{"empty first contact", "n", `{firstContact: {}}`, "exactly one of nodeRef and url"},
-		{"first contact RID without URL", "n", `{firstContact: {nodeRef: {name: y}, rid: "` + someRID + `"}}`, "rid goes with url"},
-		{"own first contact", "n", `{firstContact: {nodeRef: {name: n}}}`, "cannot be its own first contact"},
+		{"first contact RID without URL", "n", `{firstContact: {nodeRef: {name: other}, rid: "` + someRID + `"}}`, "rid goes with url"},
+		{"own first contact", "self", `{firstContact: {nodeRef: {name: self}}}`, "cannot be its own first contact"},
 		{"identity with plus", "n", `{identity: {name: "a+b"}}`, "should match"},
 		{"unsigned that denies unsigned", "n", `{security: {mode: Unsigned, unsignedPeers: Deny}}`, "can only speak unsigned"},
 		{"no CIDR", "n", `{security: {allowedPeerCIDRs: [10.0.0.1]}}`, "should match"},
@@ -97,10 +97,8 @@ func TestKoiNodeRules(t *testing.T) {
 		{"long name", strings.Repeat("n", 53), `{}`, "at most 52"},
 		{"name with dot", "a.b", `{}`, "a KoiNode's name begins with a letter"},
 	} {
-		w.t = t
 		t.Run(tt.name, func(t *testing.T) {
-			w := *w
-			w.t = t
+			w := w.in(t)
 			w.refused(w.manifest("KoiNode", tt.object, tt.spec), false, tt.reason)
 		})
 	}
@@ -126,9 +124,8 @@ func TestKoiNodeImmutability(t *testing.T) {
 		{"much else", `{}`, `{baseURL: "http://x", interests: [], coordinator: true, suspend: true, image: i, edges: {approval: Manual}}`, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := *w
-			w.t = t
-			o := w.manifest("KoiNode", "n-"+strings.ReplaceAll(tt.name, " ", "-"), tt.before)
+			w := w.in(t)
+			o := w.manifest("KoiNode", strings.ToLower("n-"+strings.ReplaceAll(tt.name, " ", "-")), tt.before)
 			if err := w.client.Create(t.Context(), o); err != nil {
 				t.Fatal(err)
 			}
@@ -156,8 +153,7 @@ func TestKoiEdgeRules(t *testing.T) {
 		{"other edge type", `{source: ` + far + `, target: {nodeRef: {name: b}}, ridTypes: [orn:x.y], edgeType: WEBHOOK}`, "Unsupported value"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := *w
-			w.t = t
+			w := w.in(t)
 			w.refused(w.manifest("KoiEdge", "e", tt.spec), false, tt.reason)
 		})
 	}
@@ -166,8 +162,8 @@ func TestKoiEdgeRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	for change, reason := range map[string]string{
-		`{source: {nodeRef: {name: c}}, target: {nodeRef: {name: b}}, ridTypes: [orn:x.y]}`:                                      "source is immutable",
-		`{source: {nodeRef: {name: a}}, target: {nodeRef: {name: c}}, ridTypes: [orn:x.y]}`:                                      "target is immutable",
+		`{source: {nodeRef: {name: c}}, target: {nodeRef: {name: b}}, ridTypes: [orn:x.y]}`:                                     "source is immutable",
+		`{source: {nodeRef: {name: a}}, target: {nodeRef: {name: c}}, ridTypes: [orn:x.y]}`:                                     "target is immutable",
 		`{source: {nodeRef: {name: a}}, target: {nodeRef: {name: b}}, ridTypes: [https], edgeType: Poll, approval: "Approved"}`: "",
 	} {
 		changed := o.DeepCopy()

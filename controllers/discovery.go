@@ -62,7 +62,7 @@ func (d discovery) mirror(ctx context.Context, node *v1alpha1.KoiNode, self rid.
 		// Gone, taken over by a declared KoiEdge, or on other terms: the object of
 		// the new terms is made when this one has gone.
 		delete(want, o.Name)
-		if err := d.drop(ctx, o, self, still); err != nil {
+		if err := d.drop(ctx, node, o, self, still); err != nil {
 			return 0, err
 		}
 	}
@@ -102,7 +102,7 @@ func (d discovery) find(ctx context.Context, node *v1alpha1.KoiNode, self rid.RI
 		if err != nil {
 			return nil, err
 		}
-		if refs.Winner(edges) != nil {
+		if refs.Winner(edges, node, peer) != nil {
 			continue
 		}
 		o := mirror.Discovered(node, e, func(r rid.RID) string {
@@ -151,13 +151,13 @@ func bound(want map[string]found, have []v1alpha1.KoiEdge) int32 {
 // drop removes a discovered object. A refusal stays when the network forgot the
 // edge, because that is what was asked for; an approval does not outlive the
 // terms it was given for.
-func (d discovery) drop(ctx context.Context, o *v1alpha1.KoiEdge, self rid.RID, replaced bool) error {
+func (d discovery) drop(ctx context.Context, node *v1alpha1.KoiNode, o *v1alpha1.KoiEdge, self rid.RID, replaced bool) error {
 	if o.DeletionTimestamp != nil {
 		return nil
 	}
 	source, target := rid.RID(o.Status.SourceRID), rid.RID(o.Status.TargetRID)
 	if o.Spec.Approval == v1alpha1.Rejected && !replaced {
-		taken, err := d.taken(ctx, source, target)
+		taken, err := d.taken(ctx, node, self, source, target)
 		if err != nil || !taken {
 			return err
 		}
@@ -176,7 +176,16 @@ func (d discovery) drop(ctx context.Context, o *v1alpha1.KoiEdge, self rid.RID, 
 	return nil
 }
 
-func (d discovery) taken(ctx context.Context, source, target rid.RID) (bool, error) {
+// taken tells whether a declared KoiEdge holds the pair.
+func (d discovery) taken(ctx context.Context, node *v1alpha1.KoiNode, self, source, target rid.RID) (bool, error) {
+	other := source
+	if other == self {
+		other = target
+	}
+	peer, err := d.refs.NodeByRID(ctx, node.Namespace, string(other))
+	if err != nil {
+		return false, err
+	}
 	edges, err := d.refs.Pair(ctx, source, target)
-	return refs.Winner(edges) != nil, err
+	return refs.Winner(edges, node, peer) != nil, err
 }

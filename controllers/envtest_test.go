@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -26,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
 
 	"github.com/koi-net/koi-operator/api/v1alpha1"
 	"github.com/koi-net/koi-operator/controllers"
@@ -40,7 +42,9 @@ const (
 // apiserver is the API server all tests share, each in a namespace of its own.
 var apiserver struct {
 	config *rest.Config
-	scheme *runtime.Scheme
+	// operator is what an operator runs with: the role of config/rbac and no more.
+	operator *rest.Config
+	scheme   *runtime.Scheme
 }
 
 func TestMain(m *testing.M) {
@@ -78,7 +82,41 @@ func testMain(m *testing.M) int {
 			return 1
 		}
 	}
+	if apiserver.operator, err = operatorConfig(cfg); err != nil {
+		fmt.Fprintln(os.Stderr, "controllers: give the operator its role:", err)
+		return 1
+	}
 	return m.Run()
+}
+
+// operatorConfig binds the generated role to a user and acts as that user.
+func operatorConfig(cfg *rest.Config) (*rest.Config, error) {
+	text, err := os.ReadFile(filepath.Join("..", "config", "rbac", "role.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	var role rbacv1.ClusterRole
+	if err := yaml.UnmarshalStrict(text, &role); err != nil {
+		return nil, err
+	}
+	const user = "system:serviceaccount:koi-operator-system:koi-operator"
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
+	}
+	c, err := client.New(cfg, client.Options{Scheme: apiserver.scheme})
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range []client.Object{&role, binding} {
+		if err := c.Create(context.Background(), o); err != nil {
+			return nil, err
+		}
+	}
+	as := rest.CopyConfig(cfg)
+	as.Impersonate = rest.ImpersonationConfig{UserName: user}
+	return as, nil
 }
 
 // world is a namespace with an operator and simulated nodes.
@@ -87,7 +125,7 @@ type world struct {
 	ns     string
 	client client.Client // past all caches
 	net    *network
-	writes writes
+	writes *writes
 	stop   func() // stops the operator and waits for it
 }
 
@@ -106,7 +144,14 @@ func namespace(t *testing.T) *world {
 	if err := c.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, ns: ns.Name, client: c}
+	return &world{t: t, ns: ns.Name, client: c, writes: &writes{}}
+}
+
+// in is the same world seen by a subtest.
+func (w *world) in(t *testing.T) *world {
+	sub := *w
+	sub.t = t
+	return &sub
 }
 
 // newWorld makes a world with an operator; adjust may change its options.
@@ -131,7 +176,7 @@ func (w *world) start(adjust ...func(*controllers.Options)) {
 	for _, f := range adjust {
 		f(&options)
 	}
-	mgr, err := ctrl.NewManager(apiserver.config, ctrl.Options{
+	mgr, err := ctrl.NewManager(apiserver.operator, ctrl.Options{
 		Scheme:                 apiserver.scheme,
 		Logger:                 testLog(w.t),
 		Cache:                  controllers.CacheOptions([]string{w.ns}),
@@ -251,7 +296,7 @@ func (w *world) node(name, reason string) *v1alpha1.KoiNode {
 	var n v1alpha1.KoiNode
 	w.eventually("KoiNode "+name+" is "+reason, func() string {
 		w.must(name, &n)
-		return in(n.Status.Conditions, n.Generation, n.Status.ObservedGeneration, reason)
+		return resting(n.Status.Conditions, n.Generation, n.Status.ObservedGeneration, reason)
 	})
 	return &n
 }
@@ -264,13 +309,13 @@ func (w *world) edge(name, reason string) *v1alpha1.KoiEdge {
 		if !w.get(name, &e) {
 			return "it does not exist"
 		}
-		return in(e.Status.Conditions, e.Generation, e.Status.ObservedGeneration, reason)
+		return resting(e.Status.Conditions, e.Generation, e.Status.ObservedGeneration, reason)
 	})
 	return &e
 }
 
-// in tells "" if the conditions of this generation have the reason.
-func in(conditions []metav1.Condition, generation, observed int64, reason string) string {
+// resting tells "" if the conditions of this generation have the reason.
+func resting(conditions []metav1.Condition, generation, observed int64, reason string) string {
 	if generation != observed {
 		return fmt.Sprintf("generation %d, observed %d", generation, observed)
 	}

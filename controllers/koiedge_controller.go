@@ -26,7 +26,6 @@ import (
 
 // +kubebuilder:rbac:groups=koi-net.io,resources=koiedges,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=koi-net.io,resources=koiedges/status,verbs=patch
-// +kubebuilder:rbac:groups=koi-net.io,resources=koiedges/finalizers,verbs=update
 
 // edgeReconciler mirrors KoiEdges.
 type edgeReconciler struct {
@@ -137,7 +136,7 @@ func (r *edgeReconciler) contest(ctx context.Context, v *pairVisit) error {
 	if err != nil {
 		return err
 	}
-	winner := refs.Winner(append(rivals, *v.edge))
+	winner := refs.Winner(append(rivals, *v.edge), v.source.Node, v.target.Node)
 	switch {
 	case winner == nil || winner.UID == v.edge.UID:
 		return nil
@@ -265,15 +264,10 @@ func (r *edgeReconciler) finalize(ctx context.Context, v *pairVisit) (time.Durat
 	if plan.Done {
 		return 0, setFinalizer(ctx, r.client, v.edge, v1alpha1.FinalizerEdge, controllerutil.RemoveFinalizer)
 	}
-	left := false
-	if plan.Source && !r.forget(ctx, v, v.source, pair) {
-		left = true
-	}
-	if plan.Target && !r.forget(ctx, v, v.target, pair) {
-		left = true
-	}
-	waiting := facts.Source.Steered && !plan.Source && !facts.Source.Reachable || facts.Target.Steered && !plan.Target && !facts.Target.Reachable
-	if left || waiting {
+	// Both are asked, whatever the first one answers.
+	source := !plan.Source || r.forget(ctx, v, v.source, pair)
+	target := !plan.Target || r.forget(ctx, v, v.target, pair)
+	if !source || !target || plan.Wait {
 		return finalize.RetryAfter, nil
 	}
 	return 0, setFinalizer(ctx, r.client, v.edge, v1alpha1.FinalizerEdge, controllerutil.RemoveFinalizer)

@@ -142,16 +142,6 @@ func (n *network) report(ctx context.Context, d *appsv1.Deployment, replicas int
 // run starts a Deployment's node if what it needs is there, and starts it anew
 // with another configuration.
 func (n *network) run(ctx context.Context, d *appsv1.Deployment) bool {
-	var admin, identity corev1.Secret
-	var config corev1.ConfigMap
-	for _, o := range []struct {
-		name string
-		into client.Object
-	}{{volume(d, "admin"), &admin}, {volume(d, "identity"), &identity}, {volume(d, "config"), &config}} {
-		if n.w.client.Get(ctx, client.ObjectKey{Namespace: n.w.ns, Name: o.name}, o.into) != nil {
-			return false
-		}
-	}
 	hash := ""
 	for _, e := range d.Spec.Template.Spec.Containers[0].Env {
 		if e.Name == "KOI_CONFIG_HASH" {
@@ -166,6 +156,16 @@ func (n *network) run(ctx context.Context, d *appsv1.Deployment) bool {
 			return true
 		}
 		n.halt(old)
+	}
+	var admin, identity corev1.Secret
+	var config corev1.ConfigMap
+	for _, o := range []struct {
+		name string
+		into client.Object
+	}{{volume(d, "admin"), &admin}, {volume(d, "identity"), &identity}, {volume(d, "config"), &config}} {
+		if n.w.client.Get(ctx, client.ObjectKey{Namespace: n.w.ns, Name: o.name}, o.into) != nil {
+			return false
+		}
 	}
 	cert, err := tls.X509KeyPair(admin.Data["tls.crt"], admin.Data["tls.key"])
 	if err != nil {
@@ -383,7 +383,7 @@ func (f *fakeNode) list() adminclient.EdgeList {
 		l.Edges = append(l.Edges, e)
 	}
 	for p, d := range f.policies {
-		if _, ok := f.edges[p]; !ok {
+		if _, ok := f.edges[p]; !ok && d.Verdict == adminclient.Reject {
 			l.Refusals = append(l.Refusals, d)
 		}
 	}

@@ -49,7 +49,6 @@ const (
 	ReasonConflict           = "Conflict"
 	ReasonCleaningUp         = "CleaningUp"
 	ReasonAwaitingContact    = "AwaitingFirstContact"
-	ReasonStorage            = "StoragePending"
 	ReasonDeploying          = "Deploying"
 	ReasonUnschedulable      = "Unschedulable"
 	ReasonImagePull          = "ImagePullFailed"
@@ -66,7 +65,6 @@ const (
 	ReasonContactUnreached   = "NotReached"
 	ReasonContactMissing     = "NodeNotFound"
 	ReasonApplyFailed        = "ApplyFailed"
-	ReasonDeleting           = "Deleting"
 	ReasonDiscoveryTruncated = "DiscoveryTruncated"
 )
 

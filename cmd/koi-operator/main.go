@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -22,8 +21,8 @@ import (
 	"github.com/koi-net/koi-operator/controllers"
 )
 
-// buildVersion is set by the linker in released binaries.
-var buildVersion string
+// version is set by -ldflags "-X main.version=...".
+var version = "dev"
 
 type flags struct {
 	nodeImage     string
@@ -72,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if f.showVersion {
-		fmt.Println(version())
+		fmt.Println(version)
 		return nil
 	}
 	logger, err := newLogger(f)
@@ -121,7 +120,7 @@ func run(ctx context.Context, args []string) error {
 	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
-	logger.Info("starting", "version", version(), "nodeImage", f.nodeImage)
+	logger.Info("starting", "version", version, "nodeImage", f.nodeImage)
 	return mgr.Start(ctx)
 }
 
@@ -142,14 +141,4 @@ func newLogger(f flags) (logr.Logger, error) {
 
 func split(s string) []string {
 	return strings.FieldsFunc(s, func(c rune) bool { return c == ',' || c == ' ' })
-}
-
-func version() string {
-	if buildVersion != "" {
-		return buildVersion
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }

@@ -56,16 +56,7 @@ func DecodeBroadcast(body []byte, l Limits) ([]Event, error) { return DecodeEven
 func DecodeEvents(body []byte, l Limits) ([]Event, error) {
 	var events []Event
 	err := decode(body, l, func(d *decoder) error {
-		return d.require("events", func(key string) (bool, error) {
-			if key != "events" {
-				return false, nil
-			}
-			events = []Event{}
-			return true, d.list(d.limits.Events, "events", func() error {
-				events = append(events, Event{})
-				return d.event(&events[len(events)-1])
-			})
-		})
+		return d.require("events", d.eventsField(&events))
 	})
 	if err != nil {
 		return nil, err
@@ -95,7 +86,8 @@ func DecodePoll(body []byte, l Limits) (PollRequest, error) {
 			case "rid":
 				return true, d.nodeRID(&p.RID)
 			case "limit":
-				return true, d.limit(&p.Limit)
+				_, err := d.limit(&p.Limit)
+				return true, err
 			}
 			return false, nil
 		})
@@ -110,12 +102,7 @@ func DecodePoll(body []byte, l Limits) (PollRequest, error) {
 func DecodeFetchRIDs(body []byte, l Limits) (FetchRIDs, error) {
 	var f FetchRIDs
 	err := decode(body, l, func(d *decoder) error {
-		return d.require("", func(key string) (bool, error) {
-			if key != "rid_types" {
-				return false, nil
-			}
-			return true, d.ridTypes(&f.RIDTypes)
-		})
+		return d.require("", d.fetchRIDsField(&f))
 	})
 	if err != nil {
 		return FetchRIDs{}, err
@@ -127,15 +114,7 @@ func DecodeFetchRIDs(body []byte, l Limits) (FetchRIDs, error) {
 func DecodeFetchManifests(body []byte, l Limits) (FetchManifests, error) {
 	var f FetchManifests
 	err := decode(body, l, func(d *decoder) error {
-		return d.require("", func(key string) (bool, error) {
-			switch key {
-			case "rid_types":
-				return true, d.ridTypes(&f.RIDTypes)
-			case "rids":
-				return true, d.rids(&f.RIDs)
-			}
-			return false, nil
-		})
+		return d.require("", d.fetchManifestsField(&f))
 	})
 	if err != nil {
 		return FetchManifests{}, err
@@ -153,12 +132,7 @@ func DecodeFetchBundles(body []byte, l Limits) (FetchBundles, error) {
 func DecodeRIDs(body []byte, l Limits) ([]rid.RID, error) {
 	var rids []rid.RID
 	err := decode(body, l, func(d *decoder) error {
-		return d.require("rids", func(key string) (bool, error) {
-			if key != "rids" {
-				return false, nil
-			}
-			return true, d.rids(&rids)
-		})
+		return d.require("rids", d.ridsField(&rids))
 	})
 	if err != nil {
 		return nil, err
@@ -170,19 +144,7 @@ func DecodeRIDs(body []byte, l Limits) ([]rid.RID, error) {
 func DecodeManifests(body []byte, l Limits) (ManifestsAnswer, error) {
 	var a ManifestsAnswer
 	err := decode(body, l, func(d *decoder) error {
-		return d.require("manifests", func(key string) (bool, error) {
-			switch key {
-			case "manifests":
-				a.Manifests = []Manifest{}
-				return true, d.list(d.limits.RIDs, "manifests", func() error {
-					a.Manifests = append(a.Manifests, Manifest{})
-					return d.manifest(&a.Manifests[len(a.Manifests)-1], "")
-				})
-			case "not_found":
-				return true, d.rids(&a.NotFound)
-			}
-			return false, nil
-		})
+		return d.require("manifests", d.manifestsField(&a))
 	})
 	if err != nil {
 		return ManifestsAnswer{}, err
@@ -197,24 +159,17 @@ func DecodeBundles(body []byte, l Limits) (BundlesAnswer, error) {
 	var a BundlesAnswer
 	err := decode(body, l, func(d *decoder) error {
 		var old, current []Bundle
-		bundles := func(to *[]Bundle) error {
-			*to = []Bundle{}
-			return d.list(d.limits.RIDs, "bundles", func() error {
-				*to = append(*to, Bundle{})
-				return d.bundle(&(*to)[len(*to)-1])
-			})
-		}
 		err := d.require("", func(key string) (bool, error) {
 			switch key {
 			case "bundles":
-				err := bundles(&current)
+				err := d.bundles(&current)
 				d.forgetBeside("manifests")
 				return true, err
 			case "manifests":
 				if current != nil {
 					return false, nil
 				}
-				return true, bundles(&old)
+				return true, d.bundles(&old)
 			case "not_found":
 				return true, d.rids(&a.NotFound)
 			case "deferred":
@@ -248,6 +203,76 @@ func DecodeBundle(body []byte, l Limits) (Bundle, error) {
 	return b, nil
 }
 
+// fieldReader takes the value of a field of that name, or returns false.
+type fieldReader = func(key string) (bool, error)
+
+func (d *decoder) eventsField(to *[]Event) fieldReader {
+	return func(key string) (bool, error) {
+		if key != "events" {
+			return false, nil
+		}
+		*to = []Event{}
+		return true, d.list(d.limits.Events, "events", func() error {
+			*to = append(*to, Event{})
+			return d.event(&(*to)[len(*to)-1])
+		})
+	}
+}
+
+func (d *decoder) fetchRIDsField(to *FetchRIDs) fieldReader {
+	return func(key string) (bool, error) {
+		if key != "rid_types" {
+			return false, nil
+		}
+		return true, d.ridTypes(&to.RIDTypes)
+	}
+}
+
+func (d *decoder) fetchManifestsField(to *FetchManifests) fieldReader {
+	return func(key string) (bool, error) {
+		switch key {
+		case "rid_types":
+			return true, d.ridTypes(&to.RIDTypes)
+		case "rids":
+			return true, d.rids(&to.RIDs)
+		}
+		return false, nil
+	}
+}
+
+func (d *decoder) ridsField(to *[]rid.RID) fieldReader {
+	return func(key string) (bool, error) {
+		if key != "rids" {
+			return false, nil
+		}
+		return true, d.rids(to)
+	}
+}
+
+func (d *decoder) manifestsField(to *ManifestsAnswer) fieldReader {
+	return func(key string) (bool, error) {
+		switch key {
+		case "manifests":
+			to.Manifests = []Manifest{}
+			return true, d.list(d.limits.RIDs, "manifests", func() error {
+				to.Manifests = append(to.Manifests, Manifest{})
+				return d.manifest(&to.Manifests[len(to.Manifests)-1], "")
+			})
+		case "not_found":
+			return true, d.rids(&to.NotFound)
+		}
+		return false, nil
+	}
+}
+
+func (d *decoder) bundles(to *[]Bundle) error {
+	*to = []Bundle{}
+	return d.list(d.limits.RIDs, "bundles", func() error {
+		*to = append(*to, Bundle{})
+		return d.bundle(&(*to)[len(*to)-1])
+	})
+}
+
 // decoder reads one body in one pass and collects what is wrong with its shape.
 // Its methods return an error only where the body is no JSON or breaks a bound;
 // a value of the wrong shape is noted, passed over, and the pass goes on.
@@ -260,6 +285,9 @@ type decoder struct {
 	// overflow: more was wrong than details hold.
 	overflow bool
 	scratch  []byte // normal form of the contents at hand
+	// canonical: RIDs are taken in canonical form, as the signed generation
+	// reads them.
+	canonical bool
 }
 
 // step is one element of a location: a field, or an index where name is empty.
@@ -463,7 +491,7 @@ func (d *decoder) stopAtEnd() error {
 
 // require takes an object of a request or an answer; field, if not "", must be
 // there.
-func (d *decoder) require(field string, read func(key string) (bool, error)) error {
+func (d *decoder) require(field string, read fieldReader) error {
 	found := field == ""
 	names := make([]string, 0, 4) // of fields seen; their index is their bit
 	_, err := d.fields(func(key []byte) (uint, error) {
@@ -570,11 +598,14 @@ func (d *decoder) rid(to *rid.RID, like rid.RID) error {
 	if !ok {
 		return err
 	}
-	if like != "" && string(text) == string(like) {
+	if like != "" && string(text) == string(like) && !(d.canonical && mayDiffer(text)) {
 		*to = like
 		return nil
 	}
 	r, err := rid.Parse(string(text))
+	if err == nil && d.canonical {
+		r, err = CanonicalRID(r)
+	}
 	if err != nil {
 		d.note("value_error", err.Error(), d.src[start:d.pos])
 		return nil
@@ -622,18 +653,19 @@ func (d *decoder) ridTypes(to *[]rid.Type) error {
 	})
 }
 
-// limit takes an integer as pydantic's lax mode does.
-func (d *decoder) limit(to *int) error {
+// limit takes an integer as pydantic's lax mode does. exact is its canonical
+// text, which to may only come close to.
+func (d *decoder) limit(to *int) (exact string, err error) {
 	c := d.peek()
 	start := d.pos
-	kind, sp, err := kindLiteral, span{}, error(nil)
+	kind, sp := kindLiteral, span{}
 	if c == '{' || c == '[' {
 		err = d.skip(d.limits.Depth, d.limits.Depth)
 	} else {
 		kind, sp, err = d.scalar(c)
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	raw := d.src[start:d.pos]
 	text := string(raw)
@@ -643,17 +675,17 @@ func (d *decoder) limit(to *int) error {
 		_, whole, ok := cutZeroFraction(text)
 		if !ok {
 			d.note("int_parsing", "Input should be an integer, unable to parse the string as one", raw)
-			return nil
+			return "", nil
 		}
 		text = whole
 	case kindFloat:
 		f := parseFloat(raw)
-		if f != math.Trunc(f) || math.IsInf(f, 0) {
+		if f != math.Trunc(f) || math.Abs(f) >= 1<<63 {
 			d.note("int_from_float", "Input should be an integer, got a number with a fractional part or out of range", raw)
-			return nil
+			return "", nil
 		}
 		*to = clampLimit(f)
-		return nil
+		return strconv.FormatInt(int64(f), 10), nil
 	case kindInt:
 	default:
 		switch text {
@@ -663,16 +695,29 @@ func (d *decoder) limit(to *int) error {
 			text = "0"
 		default:
 			d.note("int_type", "Input should be an integer", raw)
-			return nil
+			return "", nil
 		}
 	}
 	n, err := strconv.ParseInt(text, 10, 64) // out of range: the nearest
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		d.note("int_parsing", "Input should be an integer, unable to parse the string as one", raw)
-		return nil
+		return "", nil
 	}
 	*to = clampLimit(float64(n))
-	return nil
+	return canonicalInt(text), nil
+}
+
+// canonicalInt writes checked decimal digits as an integer is printed.
+func canonicalInt(text string) string {
+	negative := strings.HasPrefix(text, "-")
+	text = strings.TrimLeft(text, "+-0")
+	switch {
+	case text == "":
+		return "0"
+	case negative:
+		return "-" + text
+	}
+	return text
 }
 
 // cutZeroFraction splits the "7" off a text such as "7" or "7.0".

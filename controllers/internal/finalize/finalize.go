@@ -73,6 +73,8 @@ type EdgeFacts struct {
 // EdgePlan says which ends have to forget the edge before it goes.
 type EdgePlan struct {
 	Source, Target bool
+	// Wait: another end may answer soon; ask again after RetryAfter.
+	Wait bool
 	// Done: release the finalizer now.
 	Done bool
 }
@@ -82,8 +84,8 @@ func Edge(f EdgeFacts) EdgePlan {
 	if f.Kept || f.Loser || f.Since >= ForgetPatience {
 		return EdgePlan{Done: true}
 	}
-	p := EdgePlan{Source: asks(f.Source), Target: asks(f.Target)}
-	p.Done = !p.Source && !p.Target && !waits(f.Source) && !waits(f.Target)
+	p := EdgePlan{Source: asks(f.Source), Target: asks(f.Target), Wait: waits(f.Source) || waits(f.Target)}
+	p.Done = !p.Source && !p.Target && !p.Wait
 	return p
 }
 

@@ -115,9 +115,9 @@ func (f Facts) obstacle() *conditions.State {
 		role string
 		End
 	}{{"source", f.Source}, {"target", f.Target}}
-	if !f.Source.Managed && !f.Target.Managed {
+	if !f.Source.Steered && !f.Target.Steered {
 		return conditions.Stall(v1alpha1.ReasonNoManagedEnd,
-			"neither end is a node that runs here, so nobody can be asked: name a KoiNode of this namespace as one of them")
+			"neither end is a node that runs in this namespace, so nobody can be asked: an edge is declared where one of its ends runs")
 	}
 	for _, e := range ends {
 		if e.Suspended {
@@ -157,12 +157,25 @@ func (f Facts) decide(p *Plan) {
 			p.Decide = &client.Policy{Source: f.Source.RID, Target: f.Target.RID, Verdict: client.Reject}
 		}
 	default:
-		// A decision that somebody else made since stays theirs.
-		p.Undecide = f.Held != v1alpha1.Undecided && f.Source.Decision != nil && f.Source.Decision.Verdict == string(f.Held)
+		p.Undecide = f.holds()
 		if !p.Undecide {
 			p.Held = v1alpha1.Undecided
 		}
 	}
+}
+
+// holds tells whether the object's earlier decision still stands in the
+// source. One that somebody else made since stays theirs. Approvals given
+// beforehand are not listed by the node, so without an edge the decision counts
+// as standing.
+func (f Facts) holds() bool {
+	if f.Held == v1alpha1.Undecided {
+		return false
+	}
+	if f.Source.Decision == nil {
+		return f.Held == v1alpha1.Approved && f.Source.Edge == nil
+	}
+	return f.Source.Decision.Verdict == string(f.Held)
 }
 
 // approval is the decision spec.approval asks for: the object's terms and

@@ -92,8 +92,8 @@ func (r *Resolver) byRID(ctx context.Context, namespace, text string) (End, erro
 	return End{RID: parsed, Node: node, Local: node != nil && node.Namespace == namespace}, nil
 }
 
-// NodeByRID returns the KoiNode with a RID, the one in namespace before others,
-// or nil.
+// NodeByRID returns the KoiNode with a RID, or nil: one that runs here before one
+// that describes a node elsewhere, then the one in namespace before others.
 func (r *Resolver) NodeByRID(ctx context.Context, namespace, text string) (*v1alpha1.KoiNode, error) {
 	var list v1alpha1.KoiNodeList
 	if err := r.Reader.List(ctx, &list, client.MatchingFields{nodeByRID: text}); err != nil {
@@ -102,15 +102,17 @@ func (r *Resolver) NodeByRID(ctx context.Context, namespace, text string) (*v1al
 	if len(list.Items) == 0 {
 		return nil, nil
 	}
-	best := slices.MinFunc(list.Items, func(a, b v1alpha1.KoiNode) int {
-		if here := a.Namespace == namespace; here != (b.Namespace == namespace) {
-			if here {
-				return -1
-			}
-			return 1
+	rank := func(n v1alpha1.KoiNode) string {
+		order := []byte{'1', '1'}
+		if !n.IsExternal() {
+			order[0] = '0'
 		}
-		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
-	})
+		if n.Namespace == namespace {
+			order[1] = '0'
+		}
+		return string(order) + n.Namespace + "/" + n.Name
+	}
+	best := slices.MinFunc(list.Items, func(a, b v1alpha1.KoiNode) int { return strings.Compare(rank(a), rank(b)) })
 	return &best, nil
 }
 
@@ -179,12 +181,15 @@ func (r *Resolver) Pair(ctx context.Context, source, target rid.RID) ([]v1alpha1
 }
 
 // Winner returns the declared edge among edges that holds the pair: the
-// oldest, then the first by namespace and name; nil if none is declared.
-func Winner(edges []v1alpha1.KoiEdge) *v1alpha1.KoiEdge {
+// oldest, then the first by namespace and name; nil if none is declared. Only
+// the namespaces of its ends have a say in an edge.
+func Winner(edges []v1alpha1.KoiEdge, ends ...*v1alpha1.KoiNode) *v1alpha1.KoiEdge {
 	var best *v1alpha1.KoiEdge
 	for i := range edges {
 		e := &edges[i]
-		if e.IsDiscovered() || e.DeletionTimestamp != nil {
+		if e.IsDiscovered() || e.DeletionTimestamp != nil || !slices.ContainsFunc(ends, func(n *v1alpha1.KoiNode) bool {
+			return n != nil && !n.IsExternal() && n.Namespace == e.Namespace
+		}) {
 			continue
 		}
 		if best == nil || older(e, best) {

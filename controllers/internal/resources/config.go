@@ -30,7 +30,7 @@ type Contact struct {
 }
 
 // config is the file given to koi-node run: its keys are the names of the
-// long flags, in the order in which a reader looks for them.
+// long flags.
 type config struct {
 	Name            string   `json:"name"`
 	Partial         bool     `json:"partial,omitempty"`

@@ -34,7 +34,7 @@ func Commits(ctx context.Context, root string) ([]Commit, error) {
 	}
 	var stdout, stderr bytes.Buffer
 	// %x01 begins a commit, NUL ends each of its fields and file names.
-	cmd := exec.CommandContext(ctx, "git", "-C", root, "-c", "core.quotePath=false", "log", "--reverse", "-m", "--first-parent",
+	cmd := exec.CommandContext(ctx, "git", "-C", root, "-c", "core.quotePath=false", "log", "--reverse", "--diff-merges=first-parent",
 		"--name-only", "-z", "--format=%x01%H%x00%an <%ae>%x00%aI%x00%s%x00")
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -21,24 +21,26 @@ func allApproved(t *testing.T, s *suite) {
 	for _, name := range sampleNodes {
 		rids[name] = s.waitReady(t, "koinode", name).Status.RID
 	}
-	edges := s.list(t, "koiedges")
-	seen := map[string]bool{}
-	for _, e := range edges {
-		if !e.ready() || e.Status.Status != "Approved" {
-			t.Errorf("edge %s: %s, %s", e.Metadata.Name, e.Status.Status, e.condition("Ready"))
+	want := []string{"coordinator>reader", "coordinator>sensor", "reader>coordinator", "sensor>coordinator", "sensor>reader"}
+	var edges []object
+	eventually(t, "every edge approved", patience, func() (bool, string) {
+		edges = s.list(t, "koiedges")
+		var seen []string
+		for _, e := range edges {
+			if e.ready() && e.Status.Status == "Approved" {
+				seen = append(seen, e.Status.Source+">"+e.Status.Target)
+			}
 		}
-		seen[e.Status.Source+">"+e.Status.Target] = true
+		slices.Sort(seen)
+		return slices.Equal(seen, want) && len(edges) == len(want), fmt.Sprint(seen)
+	})
+	for _, e := range edges {
 		// The bundles of both ends say the same.
 		pair := [2]string{e.Status.SourceRID, e.Status.TargetRID}
 		for _, end := range []string{e.Status.Source, e.Status.Target} {
 			if got := s.edgesOf(t, end)[pair]; got != "APPROVED" {
 				t.Errorf("edge %s in the cache of %s: %q, want APPROVED", e.Metadata.Name, end, got)
 			}
-		}
-	}
-	for _, want := range []string{"sensor>reader", "sensor>coordinator", "reader>coordinator", "coordinator>sensor", "coordinator>reader"} {
-		if !seen[want] {
-			t.Errorf("no edge %s among %v", want, slices.Sorted(maps.Keys(seen)))
 		}
 	}
 	// Nobody declared the reader's subscription: it came about by way of the coordinator.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/koi-net/koi-operator/node/admin"
 	"github.com/koi-net/koi-operator/node/admin/client"
@@ -376,6 +375,10 @@ func (b backend) ForgetEdge(ctx context.Context, source, target rid.RID) error {
 		}
 	}
 	e, ok := n.graph.Edge(source, target)
+	if !ok && target == self {
+		// Its source may have forgotten it a moment ago: it stays gone for as long.
+		n.contact.Rest(rid.NewEdge(source, target), protocol.EdgeProfile{Source: source, Target: target, Status: protocol.Proposed}, true)
+	}
 	if !ok {
 		return fmt.Errorf("edge from %s to %s: %w", source, target, store.ErrNotFound)
 	}
@@ -521,5 +524,3 @@ func (b backend) Leave(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
-
-var leaveTimeout = 10 * time.Second

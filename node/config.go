@@ -124,7 +124,7 @@ const (
 	UnsignedDeny  UnsignedPeers = "Deny"
 )
 
-// AllTypes, as an interest, stands for every RID type.
+// AllTypes stands, as an interest, for every RID type.
 const AllTypes = edge.AllTypes
 
 // DefaultConfig returns the documented defaults.

@@ -294,7 +294,7 @@ func (n *Node) Run(ctx context.Context) error {
 }
 
 func (n *Node) run(ctx context.Context) error {
-	ls, err := n.listen()
+	ls, err := n.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -484,14 +484,15 @@ func (l listeners) close() {
 }
 
 // listen binds the sockets and completes the base URL.
-func (n *Node) listen() (ls listeners, err error) {
+func (n *Node) listen(ctx context.Context) (ls listeners, err error) {
 	defer func() {
 		if err != nil {
 			ls.close()
 		}
 	}()
+	var lc net.ListenConfig
 	bind := func(flag, addr string) (net.Listener, error) {
-		ln, err := net.Listen("tcp", addr)
+		ln, err := lc.Listen(ctx, "tcp", addr)
 		if err != nil {
 			return nil, bad("%s: %v", flag, err)
 		}

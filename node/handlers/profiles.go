@@ -15,7 +15,7 @@ var changes = []protocol.EventType{protocol.New, protocol.Update}
 func nodeProfile(o Options) pipeline.Handler {
 	return pipeline.Handler{
 		Name: "node-profile", Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{rid.NodeType}, EventTypes: changes,
-		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
+		Func: func(_ context.Context, _ *pipeline.Context, k *pipeline.Object) error {
 			p, err := protocol.ParseNodeProfile(k.Contents)
 			if err != nil || p.Validate() != nil {
 				return pipeline.Stop(ReasonInvalidProfile)

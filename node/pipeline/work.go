@@ -29,7 +29,7 @@ func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 	if err != nil {
 		// The row passed the store's checksum, so another version wrote it.
 		p.log.Error("inbox row dropped", "rid", r.rid, "seq", r.seq, "error", err)
-		return p.close(ctx, r, 0, Outcome{Stopped: ReasonUnreadable}, false)
+		return p.close(ctx, r, 0, Outcome{Stopped: ReasonUnreadable})
 	}
 	out, final, err := p.process(ctx, st, r.seq, o)
 	newNode := err == nil && out.Stopped == "" && o.RID.Type() == rid.NodeType
@@ -46,7 +46,7 @@ func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 	switch {
 	case errors.As(err, &stop):
 		p.log.Debug("knowledge object stopped", "rid", o.RID, "event", o.EventType, "source", o.Source, "reason", stop.Reason)
-		return p.close(ctx, r, final, Outcome{Normalized: o.Normalized, Manifest: held(o), Stopped: stop.Reason}, false)
+		return p.close(ctx, r, final, Outcome{Normalized: o.Normalized, Manifest: held(o), Stopped: stop.Reason})
 	case isStoreError(err):
 		return p.storeFailed(r, attempts, err)
 	case errors.Is(err, ErrRetry) && attempts+1 < p.cfg.MaxAttempts:
@@ -55,10 +55,10 @@ func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 		return result{rid: r.rid, retry: true, attempts: attempts + 1, after: p.backoff(attempts)}
 	case errors.Is(err, ErrRetry):
 		p.log.Warn("knowledge object dropped after its last attempt", "rid", o.RID, "event", o.EventType, "source", o.Source, "attempts", attempts+1, "error", err)
-		return p.close(ctx, r, final, Outcome{Stopped: ReasonRetriesUsedUp, Err: err}, false)
+		return p.close(ctx, r, final, Outcome{Stopped: ReasonRetriesUsedUp, Err: err})
 	default:
 		p.log.Error("knowledge object failed", "rid", o.RID, "event", o.EventType, "source", o.Source, "error", err)
-		return p.close(ctx, r, final, Outcome{Err: err}, false)
+		return p.close(ctx, r, final, Outcome{Err: err})
 	}
 }
 
@@ -112,7 +112,7 @@ func (p *Processor) backoff(attempts int) time.Duration {
 }
 
 // close removes a row that had no effects.
-func (p *Processor) close(ctx context.Context, r row, final uint64, out Outcome, newNode bool) result {
+func (p *Processor) close(ctx context.Context, r row, final uint64, out Outcome) result {
 	seqs := []uint64{r.seq}
 	if final != 0 {
 		seqs = append(seqs, final)
@@ -127,7 +127,7 @@ func (p *Processor) close(ctx context.Context, r row, final uint64, out Outcome,
 	}
 	p.count(out)
 	p.tell(r.seq, out)
-	return result{rid: r.rid, final: final, newNode: newNode}
+	return result{rid: r.rid, final: final}
 }
 
 func (p *Processor) count(out Outcome) {

@@ -163,7 +163,8 @@ func (i Image) Write(w io.Writer) (Written, error) {
 	if err != nil {
 		return Written{}, fmt.Errorf("encode docker's manifest: %w", err)
 	}
-	files := append(blobs.files,
+	files := slices.Clone(blobs.files)
+	files = append(files,
 		File{Path: "/index.json", Content: top},
 		File{Path: "/manifest.json", Content: docker},
 		File{Path: "/oci-layout", Content: []byte(`{"imageLayoutVersion":"1.0.0"}`)})

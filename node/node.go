@@ -575,6 +575,8 @@ func (n *Node) serve(ctx context.Context, g *errgroup.Group, ls listeners) error
 }
 
 func (n *Node) serveOn(ctx context.Context, g *errgroup.Group, srv *http.Server, ln net.Listener, cert, key string) {
+	var unused unusedConns
+	srv.ConnState = unused.track
 	g.Go(func() error {
 		var err error
 		if cert != "" {
@@ -591,6 +593,7 @@ func (n *Node) serveOn(ctx context.Context, g *errgroup.Group, srv *http.Server,
 		<-ctx.Done()
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.ShutdownTimeout)
 		defer cancel()
+		unused.close()
 		if err := srv.Shutdown(stop); err != nil {
 			return srv.Close() // who has not finished by now is cut off
 		}

@@ -166,10 +166,14 @@ func (m *Manager) visit(ctx context.Context, peer rid.RID, st *state) (time.Dura
 	if err := m.catchUp(ctx, n, want, st); err != nil {
 		return 0, err
 	}
-	if want == nil && len(m.edgesWith(peer)) == 0 {
+	edges := m.edgesWith(peer)
+	if want == nil && len(edges) == 0 {
 		return 0, nil
 	}
 	again := m.rest()
+	if len(edges) > 0 && st.confirmed.IsZero() {
+		again = m.cfg.RetryBase // they are too young to be asked for
+	}
 	if left, resting := m.resting(peer); resting {
 		again = min(again, left)
 	}
@@ -254,8 +258,8 @@ func (m *Manager) confirm(ctx context.Context, n graph.Node, st *state) error {
 	if len(edges) == 0 || m.cfg.Now().Sub(st.confirmed) < m.cfg.CheckInterval*9/10 {
 		return nil
 	}
-	if m.cfg.Now().Sub(st.proposed) < m.cfg.RetryBase {
-		return nil // give it time to take our proposal in
+	if m.cfg.Now().Sub(changed(edges)) < m.cfg.RetryBase {
+		return nil // give the other end time to take it in
 	}
 	rids := make([]rid.RID, len(edges))
 	for i, e := range edges {
@@ -278,6 +282,16 @@ func (m *Manager) confirm(ctx context.Context, n graph.Node, st *state) error {
 	}
 	st.confirmed = m.cfg.Now()
 	return nil
+}
+
+// changed is when the latest of the edges was changed.
+func changed(edges []graph.Edge) (at time.Time) {
+	for _, e := range edges {
+		if t := e.Timestamp.Time(); t.After(at) {
+			at = t
+		}
+	}
+	return at
 }
 
 // lost deals with an edge the other end does not know (any more).

@@ -1,5 +1,6 @@
 // Package identity owns who a node is: its RID and, in the signed generation,
-// the P-256 key pair the RID is derived from; and the files that keep both.
+// the P-256 key pair the RID is derived from; and the files that keep both. It
+// signs with the key, and verifies with those of peers.
 //
 // It imports node/rid, the standard library and small libraries for UUIDs and
 // encrypted PEM, and touches no other file than those of one directory: rid,

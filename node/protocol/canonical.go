@@ -101,31 +101,24 @@ func canonicalURL(s string) (string, error) {
 	if scheme, rest, found := strings.Cut(s, ":"); found && isScheme(scheme) {
 		s = rest
 	}
-	authority, hasAuthority := "", false
-	if strings.HasPrefix(s, "//") {
-		hasAuthority = true
-		s = s[2:]
-		end := strings.IndexAny(s, "/?#")
+	authority := ""
+	if after, found := strings.CutPrefix(s, "//"); found {
+		end := strings.IndexAny(after, "/?#")
 		if end < 0 {
-			end = len(s)
+			end = len(after)
 		}
-		authority, s = s[:end], s[end:]
+		authority, s = after[:end], after[end:]
 		if err := checkAuthority(authority); err != nil {
 			return "", err
 		}
+		if authority == "" && strings.HasPrefix(s, "//") {
+			return "", errNotCanonical // Python's versions differ on it
+		}
 	}
 	s, fragment, _ := strings.Cut(s, "#")
-	path, query, _ := strings.Cut(s, "?")
-
-	if hasAuthority && authority == "" && strings.HasPrefix(path, "//") {
-		return "", errNotCanonical // Python versions differ on it
-	}
-	out := path
-	switch {
-	case authority != "":
-		out = "//" + authority + path
-	case strings.HasPrefix(path, "//"):
-		out = "//" + path
+	out, query, _ := strings.Cut(s, "?")
+	if authority != "" {
+		out = "//" + authority + out
 	}
 	if query != "" {
 		out += "?" + query
@@ -156,7 +149,8 @@ const delimiterLookalikes = "\u2047\u2048\u2049\u2100\u2101\u2105\u2106\u2a74\uf
 
 var futureAddress = regexp.MustCompile(`^v[0-9a-fA-F]+\..+$`)
 
-// checkAuthority refuses what Python's urlsplit refuses.
+// checkAuthority refuses what urlsplit refuses in some version of Python: what
+// one peer cannot read must not reach it in a body with what it can.
 func checkAuthority(s string) error {
 	if strings.ContainsAny(s, delimiterLookalikes) {
 		return errors.New("its host holds a character that looks like a delimiter")
@@ -164,11 +158,20 @@ func checkAuthority(s string) error {
 	if strings.Contains(s, "[") != strings.Contains(s, "]") {
 		return errors.New("its host has one bracket alone")
 	}
-	_, after, found := strings.Cut(s, "[")
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		if strings.Contains(s[:i], "[") {
+			return errors.New("its user name holds a bracket")
+		}
+		s = s[i+1:]
+	}
+	before, after, found := strings.Cut(s, "[")
 	if !found {
 		return nil
 	}
-	host, _, _ := strings.Cut(after, "]")
+	host, port, _ := strings.Cut(after, "]")
+	if before != "" || port != "" && port[0] != ':' {
+		return errors.New("its host has something beside its brackets")
+	}
 	if strings.HasPrefix(host, "v") {
 		if !futureAddress.MatchString(host) {
 			return errors.New("its host is no IP address of a future version")

@@ -65,11 +65,15 @@ func DecodeEvents(body []byte, l Limits) ([]Event, error) {
 }
 
 // DecodeEvent reads one event as AppendEvent wrote it.
-func DecodeEvent(data []byte) (Event, error) {
+func DecodeEvent(data []byte) (Event, error) { return decodeRow(data, false) }
+
+// decodeRow is DecodeEvent, which asIs leaves contents in data where they are.
+func decodeRow(data []byte, asIs bool) (Event, error) {
 	var e Event
 	l := DefaultLimits()
 	l.BodyBytes, l.ContentsBytes, l.Depth = math.MaxInt64, math.MaxInt, maxDepth
 	d := newDecoder(data, l, nil)
+	d.asIs = asIs
 	if err := d.whole(func() error { return d.event(&e) }); err != nil {
 		return Event{}, fmt.Errorf("event: %w", err)
 	}
@@ -288,6 +292,8 @@ type decoder struct {
 	// canonical: RIDs are taken in canonical form, as the signed generation
 	// reads them.
 	canonical bool
+	// asIs: contents are in normal form and taken as they stand in the source.
+	asIs bool
 }
 
 // step is one element of a location: a field, or an index where name is empty.
@@ -360,15 +366,18 @@ func (d *decoder) missing(field string) {
 	d.note("missing", "Field required", nil)
 }
 
-// forget takes back what was noted below a field of the object at hand: the
-// field comes again, and only its last value counts. Where problems went
-// unnoted for their number, nothing is taken back, lest the body look sound.
-func (d *decoder) forget(field string) {
+// forget takes back what was noted below a field of the object at hand, of whose
+// problems from is the first: the field comes again, and only its last value
+// counts. Where problems went unnoted for their number, nothing is taken back,
+// lest the body look sound.
+func (d *decoder) forget(field string, from int) {
 	if d.overflow {
 		return
 	}
 	at := len(d.prefix) + len(d.loc)
-	d.details = slices.DeleteFunc(d.details, func(detail Detail) bool {
+	// An earlier value of a member that holds this object may have had problems at
+	// the same place; they are not this object's to take back.
+	kept := slices.DeleteFunc(d.details[from:], func(detail Detail) bool {
 		if len(detail.Loc) <= at || detail.Loc[at] != any(field) {
 			return false
 		}
@@ -383,14 +392,15 @@ func (d *decoder) forget(field string) {
 		}
 		return true
 	})
+	d.details = d.details[:from+len(kept)]
 }
 
-// forgetBeside is forget from within the reading of another field.
+// forgetBeside is forget from within the reading of another field of a body.
 func (d *decoder) forgetBeside(field string) {
 	last := len(d.loc) - 1
 	saved := d.loc[last]
 	d.loc = d.loc[:last]
-	d.forget(field)
+	d.forget(field, 0)
 	d.loc = append(d.loc, saved)
 }
 
@@ -426,6 +436,7 @@ func (d *decoder) fields(read func(key []byte) (uint, error)) (uint, error) {
 		return ^uint(0), nil // not also missing
 	}
 	var seen uint
+	first := len(d.details)
 	for more := d.open('}'); more; {
 		sp, err := d.key()
 		if err != nil {
@@ -448,7 +459,7 @@ func (d *decoder) fields(read func(key []byte) (uint, error)) (uint, error) {
 		case seen&bit != 0:
 			fresh := slices.Clone(d.details[noted:])
 			d.details = d.details[:noted]
-			d.forget(string(key))
+			d.forget(string(key), first)
 			d.details = append(d.details, fresh...)
 		}
 		seen |= bit
@@ -598,7 +609,7 @@ func (d *decoder) rid(to *rid.RID, like rid.RID) error {
 	if !ok {
 		return err
 	}
-	if like != "" && string(text) == string(like) && !(d.canonical && mayDiffer(text)) {
+	if like != "" && string(text) == string(like) && (!d.canonical || !mayDiffer(text)) {
 		*to = like
 		return nil
 	}
@@ -856,6 +867,12 @@ func (d *decoder) timestamp(to *Timestamp) error {
 func (d *decoder) contents(to *json.RawMessage) error {
 	if d.peek() != '{' {
 		return d.wrong("dict_type", "Input should be an object")
+	}
+	if d.asIs {
+		start := d.pos
+		err := d.skip(d.limits.Depth, d.limits.Depth)
+		*to = d.src[start:d.pos]
+		return err
 	}
 	out, err := d.normalize(d.scratch[:0], d.limits.Depth)
 	if err != nil {

@@ -11,7 +11,7 @@ const maxSignature = 1024
 
 // Envelope is a message of the signed generation that was received. Nothing in
 // it is to be believed before its signature is verified, with the key that
-// Source was made from, over Signed or else over OlderFloats(Signed).
+// Source was made from; see Verify.
 type Envelope[P Payload] struct {
 	Payload   P
 	Source    rid.RID // the node that is said to have signed it
@@ -20,6 +20,21 @@ type Envelope[P Payload] struct {
 	// Signed is the text that the signature covers, made from what was read and
 	// so the same however the body was spelt.
 	Signed []byte
+}
+
+// Verify has verify, a public key's, check the signature over Signed in either
+// style of floats. FloatsOlder tells that the sender signs in that style, and so
+// verifies in it; FloatsCurrent tells nothing where no float differs. The error
+// is that of verify over Signed.
+func (e Envelope[P]) Verify(verify func(text []byte, signature string) error) (FloatStyle, error) {
+	err := verify(e.Signed, e.Signature)
+	if err == nil {
+		return FloatsCurrent, nil
+	}
+	if older := OlderFloats(e.Signed); older != nil && verify(older, e.Signature) == nil {
+		return FloatsOlder, nil
+	}
+	return FloatsCurrent, err
 }
 
 // DecodeEnvelope reads an envelope with a payload of type P: a call's request,
@@ -91,7 +106,7 @@ func decodeEnvelope(body []byte, l Limits, kind PayloadType) (Envelope[Payload],
 			return append(append(dst, `,"limit":`...), limit...)
 		}
 	}
-	e.Signed = signedText(e.Payload.PayloadType(), fields, e.Source, e.Target, received)
+	e.Signed = signedText(make([]byte, 0, len(body)), e.Payload.PayloadType(), fields, e.Source, e.Target, received)
 	return e, nil
 }
 
@@ -114,10 +129,11 @@ func EncodeEnvelope(p Payload, source, target rid.RID, style FloatStyle, sign fu
 	return seal(SignedText(p, source, target, style), sign)
 }
 
-// EncodeEventsEnvelope is EncodeEnvelope for events that AppendEvent wrote. The
-// error may also be that of a row that it did not write.
+// EncodeEventsEnvelope is EncodeEnvelope for events that AppendEvent wrote, with
+// contents in normal form, which are copied as they are. The error may also be
+// that of a row that it did not write.
 func EncodeEventsEnvelope(rows [][]byte, source, target rid.RID, style FloatStyle, sign func(text []byte) (string, error)) ([]byte, error) {
-	size := 512
+	size := 1024 // for what stands around the events, the signature included
 	for _, row := range rows {
 		size += len(row) + 1
 	}
@@ -126,7 +142,7 @@ func EncodeEventsEnvelope(rows [][]byte, source, target rid.RID, style FloatStyl
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		e, err := DecodeEvent(row)
+		e, err := decodeRow(row, true)
 		if err != nil {
 			return nil, fmt.Errorf("event %d of an envelope: %w", i, err)
 		}

@@ -205,17 +205,17 @@ func (d *decoder) payload(kind PayloadType) (p Payload, limit string, err error)
 		}
 		result = func() Payload { return poll }
 	case TypeFetchRIDs:
-		var f FetchRIDs
+		f := FetchRIDs{RIDTypes: []rid.Type{}}
 		read, result = d.fetchRIDsField(&f), func() Payload { return f }
 	case TypeRIDs:
 		var rids []rid.RID
 		required, read = "rids", d.ridsField(&rids)
 		result = func() Payload { return RIDsPayload(rids) }
 	case TypeFetchManifests:
-		var f FetchManifests
+		f := FetchManifests{RIDTypes: []rid.Type{}, RIDs: []rid.RID{}}
 		read, result = d.fetchManifestsField(&f), func() Payload { return f }
 	case TypeManifests:
-		var a ManifestsAnswer
+		a := ManifestsAnswer{NotFound: []rid.RID{}}
 		required, read = "manifests", d.manifestsField(&a)
 		result = func() Payload { return a }
 	case TypeFetchBundles:
@@ -223,7 +223,7 @@ func (d *decoder) payload(kind PayloadType) (p Payload, limit string, err error)
 		required, read = "rids", d.ridsField(&f.RIDs)
 		result = func() Payload { return f }
 	case TypeBundles:
-		var a BundlesAnswer
+		a := BundlesAnswer{NotFound: []rid.RID{}, Deferred: []rid.RID{}}
 		required, read = "bundles", d.bundlesAnswerField(&a)
 		result = func() Payload { return a }
 	case TypeError:
@@ -263,6 +263,9 @@ func (d *decoder) typed(kind PayloadType, read fieldReader) fieldReader {
 	}
 }
 
+// levelsAbove is how deep in a field of a payload contents are: a list's element.
+const levelsAbove = 2
+
 // payloadType looks ahead for the type that a payload names; "" where it names
 // none that is known, which is noted, the payload then being passed over.
 func (d *decoder) payloadType() (PayloadType, error) {
@@ -270,6 +273,7 @@ func (d *decoder) payloadType() (PayloadType, error) {
 		return "", d.wrong("model_attributes_type", "Input should be an object")
 	}
 	start := d.pos
+	depth := d.limits.Depth + levelsAbove
 	var kind PayloadType
 	found := false
 	for more := d.open('}'); more; {
@@ -285,10 +289,10 @@ func (d *decoder) payloadType() (PayloadType, error) {
 					return "", err
 				}
 				kind = knownType(d.bytes(sp))
-			} else if err := d.skip(d.limits.Depth, d.limits.Depth); err != nil {
+			} else if err := d.skip(depth, depth); err != nil {
 				return "", err
 			}
-		} else if err := d.skip(d.limits.Depth, d.limits.Depth); err != nil {
+		} else if err := d.skip(depth, depth); err != nil {
 			return "", err
 		}
 		if more, err = d.next('}'); err != nil {

@@ -22,11 +22,11 @@ const (
 // serialises it: fields in the models' order, defaults written out, what is null
 // left out, RIDs canonical, contents as they are.
 func SignedText(p Payload, source, target rid.RID, style FloatStyle) []byte {
-	return restyle(signedText(p.PayloadType(), p.appendFields, source, target, sent), style)
+	return restyle(signedText(nil, p.PayloadType(), p.appendFields, source, target, sent), style)
 }
 
-func signedText(kind PayloadType, fields func([]byte, form) []byte, source, target rid.RID, form form) []byte {
-	dst := append(append([]byte(`{"payload":{"type":"`), kind...), '"')
+func signedText(dst []byte, kind PayloadType, fields func([]byte, form) []byte, source, target rid.RID, form form) []byte {
+	dst = append(append(append(dst, `{"payload":{"type":"`...), kind...), '"')
 	dst = fields(dst, form)
 	dst = AppendString(append(dst, `},"source_node":`...), string(source))
 	dst = AppendString(append(dst, `,"target_node":`...), string(target))

@@ -50,7 +50,7 @@ func (c *Config) Validate() error {
 		{"--shutdown-timeout", int64(c.ShutdownTimeout)}, {"--workers", int64(c.Workers)},
 		{"--max-inbox", int64(c.MaxInbox)}, {"--queue-rows", int64(c.QueueRows)}, {"--queue-bytes", c.QueueBytes},
 		{"--queue-max-age", int64(c.QueueMaxAge)}, {"--peer-concurrency", int64(c.PeerConcurrency)},
-		{"--max-body-bytes", c.Limits.BodyBytes}, {"--max-events", int64(c.Limits.Events)}, {"--max-depth", int64(c.Limits.Depth)},
+		{"--max-body-bytes", c.Limits.BodyBytes}, {"--max-events", int64(c.Limits.Events)}, {"--max-json-depth", int64(c.Limits.Depth)},
 		{"--max-contents-bytes", int64(c.Limits.ContentsBytes)}, {"--max-rids", int64(c.Limits.RIDs)},
 		{"--max-rid-types", int64(c.Limits.RIDTypes)},
 	} {

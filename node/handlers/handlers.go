@@ -44,7 +44,7 @@ func Default(o Options) []pipeline.Handler {
 		nodeProfile(o),
 		edgeProfile(),
 		negotiation(o),
-		forgetNode(),
+		forgetNode(o),
 		output(o),
 	}
 	if o.Coordinator {

@@ -63,7 +63,8 @@ func asSource(ctx context.Context, o Options, c *pipeline.Context, k *pipeline.O
 		return refuse(k)
 	}
 	if out.Reason == edge.ReasonUnknownTarget {
-		return pipeline.Retry(errors.New("the proposing node is not known")) // its introduction may be on the way
+		// Its introduction may be on the way.
+		return pipeline.AwaitNode(p.Target, errors.New("the proposing node is not known"))
 	}
 	return pipeline.Stop(out.Reason)
 }

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"strings"
 
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
@@ -20,13 +21,16 @@ func nodeProfile(o Options) pipeline.Handler {
 			if err != nil || p.Validate() != nil {
 				return pipeline.Stop(ReasonInvalidProfile)
 			}
-			if own := o.Profile().BaseURL; k.RID != o.Self && own != "" && p.BaseURL == own {
+			if own := o.Profile().BaseURL; k.RID != o.Self && own != "" && sameURL(p.BaseURL, own) {
 				return pipeline.Stop(ReasonOurBaseURL)
 			}
 			return nil
 		},
 	}
 }
+
+// sameURL compares base URLs: a slash at the end makes no other one.
+func sameURL(a, b string) bool { return strings.TrimRight(a, "/") == strings.TrimRight(b, "/") }
 
 // edgeProfile refuses edge bundles without a valid profile.
 func edgeProfile() pipeline.Handler {

@@ -22,7 +22,7 @@ const bundlesPerFetch = 100
 // and once more after approval, for what was published in between.
 func (m *Manager) catchUp(ctx context.Context, n graph.Node, want *protocol.EdgeProfile, st *state) error {
 	types, key := m.catchUpTypes(n, want)
-	if len(types) == 0 || st.caughtUp[key] {
+	if len(types) == 0 || st.caughtUp == key {
 		return nil
 	}
 	ans, err := m.cfg.Caller.FetchManifests(ctx, n.Profile.BaseURL, types, nil)
@@ -38,10 +38,7 @@ func (m *Manager) catchUp(ctx context.Context, n graph.Node, want *protocol.Edge
 			return fmt.Errorf("catch up with %s: %w", n.RID, err)
 		}
 	}
-	if st.caughtUp == nil {
-		st.caughtUp = map[string]bool{}
-	}
-	st.caughtUp[key] = true
+	st.caughtUp = key
 	if len(missing) > 0 {
 		m.log.Debug("caught up", "node", n.RID, "bundles", len(missing))
 	}
@@ -95,7 +92,8 @@ func (m *Manager) unknownOrNewer(ctx context.Context, list []protocol.Manifest, 
 	return missing, nil
 }
 
-// fetchBundles takes bundles in, without an event type: state is no news.
+// fetchBundles takes bundles in, without an event type: state is no news. What
+// was not asked for is left out.
 func (m *Manager) fetchBundles(ctx context.Context, url string, rids []rid.RID) error {
 	ans, err := m.cfg.Caller.FetchBundles(ctx, url, rids)
 	if err != nil {
@@ -103,6 +101,9 @@ func (m *Manager) fetchBundles(ctx context.Context, url string, rids []rid.RID) 
 	}
 	objects := make([]pipeline.Object, 0, len(ans.Bundles))
 	for _, b := range ans.Bundles {
+		if !slices.Contains(rids, b.Manifest.RID) {
+			continue
+		}
 		objects = append(objects, pipeline.FromBundle(pipeline.Unsigned, b))
 	}
 	return m.cfg.Knowledge.Submit(ctx, objects...)

@@ -31,7 +31,11 @@ func (n *Node) committed(c pipeline.Commit) {
 }
 
 func (n *Node) nodeCommitted(o *pipeline.Object) {
-	if o.RID == n.identity.RID || o.Normalized == protocol.Forget {
+	switch {
+	case o.RID == n.identity.RID:
+		return
+	case o.Normalized == protocol.Forget:
+		n.contact.Forgotten(o.RID)
 		return
 	}
 	// It has just been heard of: where it is may be new, and what waits for it may go.

@@ -326,6 +326,8 @@ func (n *Node) run(ctx context.Context) error {
 	}
 	if err != nil {
 		ls.close()
+		stopServing()
+		_ = servers.Wait() // what matters is err
 		stopWork()
 		return errors.Join(err, ignoreCanceled(work.Wait()))
 	}

@@ -86,9 +86,9 @@ type state struct {
 	proposedNow bool // a proposal went out of turn
 	attempts    int  // consecutive failures
 
-	proposed  time.Time       // when a proposal last went out, zero before
-	confirmed time.Time       // when both ends last agreed on our edges
-	caughtUp  map[string]bool // what the state was fetched for; see catchUpKey
+	proposed  time.Time // when a proposal last went out, zero before
+	confirmed time.Time // when both ends last agreed on our edges
+	caughtUp  string    // what the state was last fetched for; see catchUpTypes
 }
 
 // FirstContact says how the node stands with its first contact.
@@ -244,6 +244,17 @@ func (m *Manager) Rest(r rid.RID, p protocol.EdgeProfile, refused bool) {
 	m.refused[p.Source] = Refusal{RID: r, Profile: p, Until: m.cfg.Now().Add(d)}
 }
 
+// Forgotten drops what is remembered of a node: should it come back, it is met
+// as for the first time.
+func (m *Manager) Forgotten(peer rid.RID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.refused, peer)
+	if st := m.peers[peer]; st != nil {
+		st.reset = true
+	}
+}
+
 // Accepted ends the rest of a proposal: its source approved one.
 func (m *Manager) Accepted(source rid.RID) {
 	m.mu.Lock()
@@ -312,7 +323,7 @@ func (m *Manager) look(ctx context.Context, peer rid.RID) {
 	st := m.state(peer)
 	if st.reset {
 		st.reset = false
-		st.confirmed, st.proposed, st.caughtUp = time.Time{}, time.Time{}, nil
+		st.confirmed, st.proposed, st.caughtUp = time.Time{}, time.Time{}, ""
 	}
 	if st.proposedNow {
 		st.proposedNow = false

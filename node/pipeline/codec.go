@@ -115,6 +115,14 @@ func decodeRow(data []byte) (stage, *Object, error) {
 	return st, o, nil
 }
 
+// kindOf reads from a row's header whether something may have to be fetched.
+func kindOf(data []byte) kind {
+	if len(data) < 5 || stage(data[1]) != stageReceived || data[2]&flagContents != 0 || data[3] == eventByte(protocol.Forget) {
+		return complete
+	}
+	return lacking
+}
+
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }

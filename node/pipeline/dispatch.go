@@ -21,7 +21,19 @@ type row struct {
 	seq  uint64
 	rid  rid.RID
 	data []byte
+	kind kind
 }
+
+// kind sorts rows by whom they may keep waiting.
+type kind int
+
+// Rows that may have to be fetched from a peer have workers of their own, so
+// that peers that are slow to answer hold up nobody but each other.
+const (
+	complete kind = iota
+	lacking
+	kinds int = iota
+)
 
 // lane holds the waiting rows of one RID, in order. One row at a time is worked on.
 type lane struct {
@@ -30,12 +42,15 @@ type lane struct {
 	parked   bool // waits for retryAt, or for a node to become known
 	attempts int
 	retryAt  time.Time
+	awaits   rid.RID // the node whose introduction ends the wait, or ""
 }
 
 // result is what a worker reports about a lane's first row.
 type result struct {
 	rid      rid.RID
+	kind     kind
 	retry    bool
+	awaits   rid.RID       // the node whose introduction it waits for, if retry
 	attempts int           // counted attempts of the row, if retry
 	after    time.Duration // when to try again, if retry
 	final    uint64        // a row of the final stage that was carried through with it, or 0
@@ -49,13 +64,14 @@ type dispatcher struct {
 	p       *Processor
 	lanes   map[rid.RID]*lane
 	parked  map[rid.RID]*lane // those of lanes that wait to be tried again
-	ready   []rid.RID
+	ready   [kinds][]rid.RID
+	running [kinds]int
 	skip    map[uint64]bool // final rows carried through before they were loaded
 	cursor  uint64          // the last row loaded
 	rows    int             // held in lanes
 	bytes   int
 	more    bool // the store may hold rows beyond cursor
-	running int
+	flushes []chan struct{}
 	results chan result
 }
 
@@ -65,12 +81,23 @@ type dispatcher struct {
 func (p *Processor) Run(ctx context.Context) error {
 	d := &dispatcher{
 		p: p, lanes: map[rid.RID]*lane{}, parked: map[rid.RID]*lane{}, skip: map[uint64]bool{}, more: true,
-		results: make(chan result, p.cfg.Workers),
+		results: make(chan result, kinds*p.cfg.Workers),
 	}
+	defer close(p.stopped)
 	defer d.drain()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // before drain: a failure must not wait for slow peers
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
+		// In this order: what was accepted before a Flush is loaded before the
+		// inbox can be found empty for it.
+		d.flushes = append(d.flushes, p.takeFlushes()...)
+		select {
+		case <-p.wake:
+			d.more = true
+		default:
+		}
 		if err := d.load(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -79,7 +106,10 @@ func (p *Processor) Run(ctx context.Context) error {
 		}
 		d.start(ctx)
 		if d.rows == 0 && !d.more {
-			p.foundIdle()
+			for _, idle := range d.flushes {
+				close(idle)
+			}
+			d.flushes = nil
 		}
 		timer.Reset(d.untilRetry())
 		select {
@@ -108,7 +138,7 @@ func (d *dispatcher) load(ctx context.Context) error {
 					return err
 				}
 				n++
-				d.add(row{seq: r.Seq, rid: r.RID, data: r.Data})
+				d.add(row{seq: r.Seq, rid: r.RID, data: r.Data, kind: kindOf(r.Data)})
 				if n == pageRows {
 					break
 				}
@@ -138,32 +168,44 @@ func (d *dispatcher) add(r row) {
 	d.rows++
 	d.bytes += len(r.data)
 	if len(l.rows) == 1 && !l.busy && !l.parked {
-		d.ready = append(d.ready, r.rid)
+		d.enqueue(l)
 	}
 }
 
+// enqueue has the first row of a lane worked on as soon as a worker is free.
+func (d *dispatcher) enqueue(l *lane) {
+	first := l.rows[0]
+	d.ready[first.kind] = append(d.ready[first.kind], first.rid)
+}
+
 func (d *dispatcher) start(ctx context.Context) {
-	for len(d.ready) > 0 && d.running < d.p.cfg.Workers {
-		r := d.ready[0]
-		d.ready = d.ready[1:]
-		l := d.lanes[r]
-		l.busy = true
-		d.running++
-		first, attempts := l.rows[0], l.attempts
-		go func() { d.results <- d.p.work(ctx, first, attempts) }()
+	for k := range d.ready {
+		for len(d.ready[k]) > 0 && d.running[k] < d.p.cfg.Workers {
+			r := d.ready[k][0]
+			d.ready[k] = d.ready[k][1:]
+			l := d.lanes[r]
+			l.busy = true
+			d.running[k]++
+			first, attempts := l.rows[0], l.attempts
+			go func() {
+				res := d.p.work(ctx, first, attempts)
+				res.kind = first.kind
+				d.results <- res
+			}()
+		}
 	}
 }
 
 func (d *dispatcher) finish(r result) {
-	d.running--
+	d.running[r.kind]--
 	if r.newNode {
-		// What waited for an introduction may go on at once.
-		d.unpark(func(*lane) bool { return true })
+		// What waited for this introduction may go on at once.
+		d.unpark(func(l *lane) bool { return l.awaits == r.rid })
 	}
 	l := d.lanes[r.rid]
 	l.busy = false
 	if r.retry {
-		l.attempts = r.attempts
+		l.attempts, l.awaits = r.attempts, r.awaits
 		l.parked, l.retryAt = true, time.Now().Add(r.after)
 		d.parked[r.rid] = l
 		return
@@ -177,7 +219,7 @@ func (d *dispatcher) finish(r result) {
 		delete(d.lanes, r.rid)
 		return
 	}
-	d.ready = append(d.ready, r.rid)
+	d.enqueue(l)
 }
 
 // carried forgets the final row that the worker carried through itself.
@@ -210,7 +252,7 @@ func (d *dispatcher) unpark(which func(*lane) bool) {
 		if which(l) {
 			l.parked = false
 			delete(d.parked, r)
-			d.ready = append(d.ready, r)
+			d.enqueue(l)
 		}
 	}
 }
@@ -225,7 +267,9 @@ func (d *dispatcher) untilRetry() time.Duration {
 
 // drain waits for the workers; what they report no longer matters.
 func (d *dispatcher) drain() {
-	for ; d.running > 0; d.running-- {
-		<-d.results
+	for _, running := range d.running {
+		for range running {
+			<-d.results // of either kind
+		}
 	}
 }

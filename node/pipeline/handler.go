@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -115,11 +116,34 @@ func Stop(reason string) error { return &StopError{Reason: reason} }
 
 // ErrRetry marks a failure that may pass: the object waits, with those of the
 // same RID behind it, and is tried again from its first phase, at growing
-// intervals or as soon as a node becomes known, a bounded number of times.
+// intervals, a bounded number of times.
 var ErrRetry = errors.New("to be tried again")
 
 // Retry wraps err so that the object is tried again.
 func Retry(err error) error { return fmt.Errorf("%w: %w", ErrRetry, err) }
+
+// AwaitNode is Retry for an object that waits for a node to be introduced: it is
+// tried again as soon as that node becomes known, too.
+func AwaitNode(node rid.RID, err error) error { return &awaitError{node: node, err: Retry(err)} }
+
+type awaitError struct {
+	node rid.RID
+	err  error
+}
+
+func (e *awaitError) Error() string { return e.err.Error() }
+func (e *awaitError) Unwrap() error { return e.err }
+
+// call runs the handler. A panic in it ends the object's way like any other
+// failure: the object would be there again after a crash, and crash the next run.
+func (h *Handler) call(ctx context.Context, c *Context, o *Object) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return h.Func(ctx, c, o)
+}
 
 // Fetcher gets what an external object lacks from other nodes.
 type Fetcher interface {

@@ -21,6 +21,10 @@ import (
 // and the sender should come again later.
 var ErrBusy = errors.New("inbox full")
 
+// ErrStopped is returned to who waits for a Processor that stopped meanwhile:
+// what was accepted is on disk and goes on at the next start.
+var ErrStopped = errors.New("the processing has stopped; what was accepted goes on at the next start")
+
 // Config is what a Processor is made of. Store, Graph, Self and Route are
 // required.
 type Config struct {
@@ -84,11 +88,14 @@ type Processor struct {
 	log     *slog.Logger
 
 	wake    chan struct{}         // capacity 1: the inbox has new rows
+	stopped chan struct{}         // closed when Run has returned
 	failure atomic.Pointer[error] // of the store, until it takes something again
 
 	mu      sync.Mutex
 	waiters map[uint64]chan Outcome
-	idle    chan struct{} // closed and replaced whenever the inbox was found empty
+	flushes []chan struct{} // to be closed when the inbox is found empty
+
+	graphMu sync.Mutex // makes each change of the graph one step
 }
 
 // New checks cfg and returns a Processor. Handlers run in the given order
@@ -115,8 +122,8 @@ func New(cfg Config) (*Processor, error) {
 		cfg:     cfg,
 		log:     cfg.Logger,
 		wake:    make(chan struct{}, 1),
+		stopped: make(chan struct{}),
 		waiters: map[uint64]chan Outcome{},
-		idle:    make(chan struct{}),
 	}
 	for _, h := range cfg.Handlers {
 		if h.Func == nil || h.Phase < PhaseRID || h.Phase > PhaseFinal {
@@ -160,7 +167,7 @@ func (p *Processor) Submit(ctx context.Context, objects ...Object) error {
 
 // Do takes objects as Submit does, waits until all were processed and returns
 // how each ended, in the given order. When ctx ends first the objects are
-// still processed.
+// still processed; when Run ends first the error is ErrStopped.
 func (p *Processor) Do(ctx context.Context, objects ...Object) ([]Outcome, error) {
 	ch := make([]chan Outcome, len(objects))
 	for i := range ch {
@@ -175,6 +182,12 @@ func (p *Processor) Do(ctx context.Context, objects ...Object) ([]Outcome, error
 		case out[i] = <-ch[i]:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for %s to be processed: %w", objects[i].RID, ctx.Err())
+		case <-p.stopped:
+			select {
+			case out[i] = <-ch[i]: // it was done before the stop
+			default:
+				return nil, fmt.Errorf("waiting for %s to be processed: %w", objects[i].RID, ErrStopped)
+			}
 		}
 	}
 	return out, nil
@@ -241,15 +254,19 @@ func (p *Processor) Send(ctx context.Context, e protocol.Event, targets ...rid.R
 	return nil
 }
 
-// Flush waits until the inbox has been empty once.
+// Flush waits until everything accepted before it, and what followed from
+// that, is processed: until the inbox has been empty once.
 func (p *Processor) Flush(ctx context.Context) error {
+	idle := make(chan struct{})
 	p.mu.Lock()
-	idle := p.idle
+	p.flushes = append(p.flushes, idle)
 	p.mu.Unlock()
 	p.poke()
 	select {
 	case <-idle:
 		return nil
+	case <-p.stopped:
+		return fmt.Errorf("waiting for the inbox to empty: %w", ErrStopped)
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the inbox to empty: %w", ctx.Err())
 	}
@@ -262,11 +279,13 @@ func (p *Processor) poke() {
 	}
 }
 
-func (p *Processor) foundIdle() {
+// takeFlushes returns who began to wait since the last call.
+func (p *Processor) takeFlushes() []chan struct{} {
 	p.mu.Lock()
-	close(p.idle)
-	p.idle = make(chan struct{})
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	out := p.flushes
+	p.flushes = nil
+	return out
 }
 
 func (p *Processor) addWaiters(seqs []uint64, waiters []chan Outcome) {

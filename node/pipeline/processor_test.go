@@ -419,3 +419,186 @@ func TestOwnChangesAreNeverOlderThanWhatTheyReplace(t *testing.T) {
 		t.Errorf("stamped %s", got)
 	}
 }
+
+// A handler that waits in the Final phase is called again without anything
+// else happening.
+func TestFinalPhaseIsRetried(t *testing.T) {
+	calls := make(chan struct{}, 10)
+	failed := false
+	b := start(t, pipeline.Config{RetryBase: time.Millisecond, Handlers: []pipeline.Handler{{
+		Name: "fails once", Phase: pipeline.PhaseFinal,
+		Func: func(context.Context, *pipeline.Context, *pipeline.Object) error {
+			calls <- struct{}{}
+			if failed {
+				return nil
+			}
+			failed = true
+			return pipeline.Retry(errors.New("not yet"))
+		},
+	}}})
+	b.do(pipeline.Object{RID: doc(1), Contents: []byte(`{}`)})
+	for i := range 2 {
+		select {
+		case <-calls:
+		case <-time.After(wait):
+			t.Fatalf("call %d did not come", i+1)
+		}
+	}
+	b.flush()
+}
+
+// What waits for one node is woken by it, and keeps its attempts when others
+// become known.
+func TestOnlyTheAwaitedNodeWakes(t *testing.T) {
+	var mu sync.Mutex
+	attempts := 0
+	g := graph.New(self)
+	b := start(t, pipeline.Config{Graph: g, RetryBase: time.Hour, RetryCap: time.Hour, MaxAttempts: 3, Handlers: []pipeline.Handler{{
+		Name: "waits", Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{docs},
+		Func: func(_ context.Context, c *pipeline.Context, _ *pipeline.Object) error {
+			mu.Lock()
+			attempts++
+			mu.Unlock()
+			if _, ok := c.Graph.Node(other); !ok {
+				return pipeline.AwaitNode(other, errors.New("not introduced"))
+			}
+			return nil
+		},
+	}}})
+	if err := b.Submit(t.Context(), pipeline.Object{RID: doc(1), Contents: []byte(`{}`)}); err != nil {
+		t.Fatal(err)
+	}
+	node := func(i int) pipeline.Object {
+		r := rid.RID(fmt.Sprintf("orn:koi-net.node:n+%d", i))
+		if i == 0 {
+			r = other
+		}
+		return pipeline.Object{RID: r, Contents: []byte(`{"node_type":"PARTIAL","provides":{"event":[],"state":[]}}`)}
+	}
+	for i := 1; i < 10; i++ {
+		b.do(node(i))
+	}
+	mu.Lock()
+	if attempts != 1 {
+		t.Errorf("%d attempts before the awaited node came, want 1", attempts)
+	}
+	mu.Unlock()
+	b.do(node(0))
+	b.flush() // would wait an hour
+	mu.Lock()
+	defer mu.Unlock()
+	if attempts != 2 {
+		t.Errorf("%d attempts, want 2", attempts)
+	}
+}
+
+// slowFetcher answers when it is released.
+type slowFetcher struct{ release chan struct{} }
+
+func (f slowFetcher) FetchManifest(ctx context.Context, _ rid.RID, _ pipeline.Source) (protocol.Manifest, error) {
+	select {
+	case <-f.release:
+	case <-ctx.Done():
+	}
+	return protocol.Manifest{}, store.ErrNotFound
+}
+
+func (f slowFetcher) FetchBundle(context.Context, rid.RID, pipeline.Source) (protocol.Bundle, error) {
+	return protocol.Bundle{}, store.ErrNotFound
+}
+
+func TestSlowFetchesStallNobodyElse(t *testing.T) {
+	f := slowFetcher{release: make(chan struct{})}
+	b := start(t, pipeline.Config{Workers: 2, Fetcher: f})
+	for i := range 20 {
+		if err := b.Accept(t.Context(), pipeline.Unsigned, []protocol.Event{{RID: doc(i), EventType: protocol.New}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.do(pipeline.FromEvent(pipeline.Unsigned, event(t, doc(100), time.Now(), `{}`))) // times out if the slow ones stall it
+	close(f.release)
+	b.flush()
+}
+
+// What a provider has is held against the cache like what an event brings.
+func TestFetchedVersionPassesTheManifestPhase(t *testing.T) {
+	now := time.Now()
+	held := event(t, doc(1), now.Add(-time.Minute), `{"n":2}`)
+	older := event(t, doc(1), now.Add(-time.Hour), `{"n":1}`)
+	announced := event(t, doc(1), now, `{"n":3}`)
+	f := &fakeFetcher{bundles: map[rid.RID]protocol.Bundle{doc(1): {Manifest: *older.Manifest, Contents: older.Contents}}}
+	b := start(t, pipeline.Config{Fetcher: f, Handlers: []pipeline.Handler{{
+		Name: "newer only", Phase: pipeline.PhaseManifest,
+		Func: func(_ context.Context, _ *pipeline.Context, o *pipeline.Object) error {
+			if o.Previous != nil && !o.Manifest.Timestamp.Time().After(o.Previous.Bundle.Manifest.Timestamp.Time()) {
+				return pipeline.Stop("older")
+			}
+			return nil
+		},
+	}}})
+	announced.Contents = nil
+	out := b.do(pipeline.FromEvent(pipeline.Unsigned, held), pipeline.FromEvent(pipeline.Unsigned, announced))
+	if out[0].Stopped != "" || out[1].Stopped != "older" {
+		t.Errorf("outcomes %+v", out)
+	}
+}
+
+func TestPanicEndsOneObjectOnly(t *testing.T) {
+	b := start(t, pipeline.Config{Handlers: []pipeline.Handler{{
+		Name: "panics", Phase: pipeline.PhaseBundle,
+		Func: func(_ context.Context, _ *pipeline.Context, o *pipeline.Object) error {
+			if o.RID == doc(1) {
+				panic("no such page")
+			}
+			return nil
+		},
+	}}})
+	out := b.do(pipeline.Object{RID: doc(1), Contents: []byte(`{}`)}, pipeline.Object{RID: doc(2), Contents: []byte(`{}`)})
+	if out[0].Err == nil || out[1].Err != nil {
+		t.Errorf("outcomes %+v", out)
+	}
+}
+
+// Who waits for a processor that has stopped is told, however it stopped.
+func TestStopEndsTheWaiting(t *testing.T) {
+	b := prepare(t, pipeline.Config{Handlers: []pipeline.Handler{{
+		Name: "never", Phase: pipeline.PhaseRID,
+		Func: func(context.Context, *pipeline.Context, *pipeline.Object) error {
+			return pipeline.Retry(errors.New("never"))
+		},
+	}}})
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	waits := make(chan error, 2)
+	go func() {
+		_, err := b.Do(ctx, pipeline.Object{RID: doc(1), Contents: []byte(`{}`)})
+		waits <- err
+	}()
+	go func() { waits <- b.Flush(ctx) }()
+	for accepted := 0; accepted == 0; {
+		err := b.store.View(ctx, func(tx store.Reader) (err error) { accepted, err = tx.InboxLen(); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.run()
+	b.stop()
+	for range 2 {
+		if err := <-waits; !errors.Is(err, pipeline.ErrStopped) {
+			t.Errorf("after the stop: %v", err)
+		}
+	}
+}
+
+// An edge that took another RID for its pair stays when the former RID goes.
+func TestForgetOfAFormerEdgeRIDKeepsTheEdge(t *testing.T) {
+	g := graph.New(self)
+	b := start(t, pipeline.Config{Graph: g})
+	profile := protocol.EdgeProfile{Source: self, Target: other, EdgeType: protocol.Webhook, Status: protocol.Approved, RIDTypes: []rid.Type{docs}}
+	b.do(pipeline.Object{RID: rid.LegacyEdge(self, other), Contents: profile.Contents()})
+	b.do(pipeline.Object{RID: rid.NewEdge(self, other), Contents: profile.Contents()})
+	b.do(pipeline.Object{RID: rid.LegacyEdge(self, other), EventType: protocol.Forget})
+	if e, ok := g.Edge(self, other); !ok || e.RID != rid.NewEdge(self, other) {
+		t.Errorf("edge in the graph: %+v, %t", e, ok)
+	}
+}

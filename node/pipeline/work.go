@@ -32,7 +32,7 @@ func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 		return p.close(ctx, r, 0, Outcome{Stopped: ReasonUnreadable})
 	}
 	out, final, err := p.process(ctx, st, r.seq, o)
-	newNode := err == nil && out.Stopped == "" && o.RID.Type() == rid.NodeType
+	newNode := err == nil && out.Normalized != protocol.Forget && o.RID.Type() == rid.NodeType
 	switch {
 	case err == nil:
 		p.count(out)
@@ -52,7 +52,12 @@ func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 	case errors.Is(err, ErrRetry) && attempts+1 < p.cfg.MaxAttempts:
 		p.log.Debug("knowledge object waits", "rid", o.RID, "attempt", attempts+1, "error", err)
 		p.metrics.retried.Inc()
-		return result{rid: r.rid, retry: true, attempts: attempts + 1, after: p.backoff(attempts)}
+		res := result{rid: r.rid, retry: true, attempts: attempts + 1, after: p.backoff(attempts)}
+		var wait *awaitError
+		if errors.As(err, &wait) {
+			res.awaits = wait.node
+		}
+		return res
 	case errors.Is(err, ErrRetry):
 		p.log.Warn("knowledge object dropped after its last attempt", "rid", o.RID, "event", o.EventType, "source", o.Source, "attempts", attempts+1, "error", err)
 		return p.close(ctx, r, final, Outcome{Stopped: ReasonRetriesUsedUp, Err: err})
@@ -178,12 +183,14 @@ func (p *Processor) process(ctx context.Context, st stage, seq uint64, o *Object
 	}
 	if err := p.final(ctx, final, o); err != nil {
 		// The object itself is committed: only its Final phase failed, and its
-		// row has either gone or is tried again on its own.
+		// row has either gone or is loaded and tried again on its own.
 		if errors.Is(err, ErrRetry) || isStoreError(err) || ctx.Err() != nil {
+			p.poke()
 			return out, 0, nil
 		}
 		p.log.Error("Final phase failed", "rid", o.RID, "error", err)
 		if err := p.removeRow(ctx, final); err != nil {
+			p.poke()
 			return out, 0, nil
 		}
 	}
@@ -220,7 +227,7 @@ func (p *Processor) call(ctx context.Context, phase Phase, c *Context, o *Object
 		if !h.matches(o) {
 			continue
 		}
-		if err := h.Func(ctx, c, o); err != nil {
+		if err := h.call(ctx, c, o); err != nil {
 			var stop *StopError
 			if errors.As(err, &stop) {
 				return err
@@ -308,8 +315,15 @@ func fetchFailed(what string, r rid.RID, err error) error {
 
 func (p *Processor) bundlePhase(ctx context.Context, c *Context, o *Object) error {
 	if o.Normalized != protocol.Forget {
+		was := o.Manifest
 		if err := p.haveContents(ctx, o); err != nil {
 			return err
+		}
+		if *o.Manifest != *was {
+			// Another version than the one that passed the Manifest phase.
+			if err := p.call(ctx, PhaseManifest, c, o); err != nil {
+				return err
+			}
 		}
 	}
 	return p.call(ctx, PhaseBundle, c, o)
@@ -328,7 +342,7 @@ func (p *Processor) haveContents(ctx context.Context, o *Object) error {
 		if b.Manifest.RID != o.RID {
 			return Stop(ReasonForeignRID)
 		}
-		// The provider may hold a newer version than the event spoke of.
+		// The provider may hold another version than the event spoke of.
 		o.Manifest, o.Contents = &b.Manifest, b.Contents
 	}
 	if o.Source.External() {
@@ -518,6 +532,8 @@ func (p *Processor) removeRow(ctx context.Context, seq uint64) error {
 // updateGraph brings the graph up to date with a committed object. Profiles
 // were checked by the Bundle phase; one that cannot be read is left out.
 func (p *Processor) updateGraph(o *Object) {
+	p.graphMu.Lock()
+	defer p.graphMu.Unlock()
 	if err := Apply(p.cfg.Graph, o.RID, o.Manifest, o.Contents, o.Normalized == protocol.Forget); err != nil {
 		p.log.Warn("profile left out of the graph", "rid", o.RID, "error", err)
 	}
@@ -539,7 +555,11 @@ func Apply(g *graph.Graph, r rid.RID, m *protocol.Manifest, contents []byte, for
 		g.PutNode(graph.Node{RID: r, Profile: profile, Verified: true, Timestamp: m.Timestamp})
 	case rid.EdgeType:
 		if forget {
-			g.DeleteEdge(r)
+			// A pair's edge may have taken another RID meanwhile: what is known
+			// under that one stays.
+			if e, ok := g.EdgeByRID(r); ok && e.RID == r {
+				g.DeleteEdge(r)
+			}
 			return nil
 		}
 		profile, err := protocol.ParseEdgeProfile(contents)

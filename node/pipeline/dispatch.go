@@ -90,13 +90,10 @@ func (p *Processor) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		// In this order: what was accepted before a Flush is loaded before the
-		// inbox can be found empty for it.
-		d.flushes = append(d.flushes, p.takeFlushes()...)
-		select {
-		case <-p.wake:
-			d.more = true
-		default:
+		if flushes := p.takeFlushes(); len(flushes) > 0 {
+			// What was accepted before a Flush is loaded before the inbox can be
+			// found empty for it.
+			d.flushes, d.more = append(d.flushes, flushes...), true
 		}
 		if err := d.load(ctx); err != nil {
 			if ctx.Err() != nil {

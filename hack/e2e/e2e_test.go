@@ -50,15 +50,19 @@ func TestKOINet(t *testing.T) {
 		{"every node is ready and every edge approved at both ends", allApproved},
 		{"kubectl get and explain answer", kubectlAnswers},
 		{"the reader holds every commit", everyCommit},
+		{"up at once again changes nothing", unchangedByUp},
 		{"changes and FORGETs travel", changesTravel},
 		{"pods run restricted", podsRestricted},
 		{"a killed node returns with cache and identity", killedNodeReturns},
+		{"a killed process returns with all it accepted", killedProcessReturns},
 		{"what came while a node was away arrives", awayNodeCatchesUp},
 		{"the operator's absence and return restart no node", operatorAbsence},
 		{"drift is undone", driftUndone},
-		{"a person approves and rejects", manualApproval},
-		{"a suspended node rests and resumes", suspendAndResume},
+		// Before anything is rejected: a rejected target asks once more after a while, and that shows.
 		{"up again changes nothing", upAgain},
+		{"a person approves and rejects", manualApproval},
+		{"a node that runs elsewhere is met and subscribed to", externalNode},
+		{"a suspended node rests and resumes", suspendAndResume},
 		{"deletion leaves what is to be kept, and nothing else", deletion},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(t, s) }) {

@@ -6,8 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/koi-net/koi-operator/hack/up/deploy"
@@ -34,19 +38,24 @@ func allApproved(t *testing.T, s *suite) {
 		slices.Sort(seen)
 		return slices.Equal(seen, want) && len(edges) == len(want), fmt.Sprint(seen)
 	})
+	s.bothEnds(t)
+	// Nobody declared the reader's subscription: it came about by way of the coordinator.
 	for _, e := range edges {
-		// The bundles of both ends say the same.
+		if e.Metadata.Labels["koi-net.io/origin"] != "discovered" {
+			t.Errorf("edge %s was not discovered", e.Metadata.Name)
+		}
+	}
+}
+
+// bothEnds sees that every edge is approved in the bundles of both its ends.
+func (s *suite) bothEnds(t *testing.T) {
+	t.Helper()
+	for _, e := range s.list(t, "koiedges") {
 		pair := [2]string{e.Status.SourceRID, e.Status.TargetRID}
 		for _, end := range []string{e.Status.Source, e.Status.Target} {
 			if got := s.edgesOf(t, end)[pair]; got != "APPROVED" {
 				t.Errorf("edge %s in the cache of %s: %q, want APPROVED", e.Metadata.Name, end, got)
 			}
-		}
-	}
-	// Nobody declared the reader's subscription: it came about by way of the coordinator.
-	for _, e := range edges {
-		if e.Metadata.Labels["koi-net.io/origin"] != "discovered" {
-			t.Errorf("edge %s was not discovered", e.Metadata.Name)
 		}
 	}
 }
@@ -99,8 +108,14 @@ func (s *suite) put(t *testing.T, rid, contents string) {
 
 func (s *suite) waitAtReader(t *testing.T, rid, contents string) {
 	t.Helper()
-	eventually(t, "the reader has "+rid, patience, func() (bool, string) {
-		out, err := s.koi("reader", "", "get", rid)
+	s.waitAt(t, "reader", rid, contents)
+}
+
+// waitAt waits until a node holds a RID with these contents.
+func (s *suite) waitAt(t *testing.T, node, rid, contents string) {
+	t.Helper()
+	eventually(t, node+" has "+rid, patience, func() (bool, string) {
+		out, err := s.koi(node, "", "get", rid)
 		if err != nil {
 			return false, err.Error()
 		}
@@ -116,16 +131,22 @@ func (s *suite) waitAtReader(t *testing.T, rid, contents string) {
 	})
 }
 
+// waitForgotten waits until a node says that it does not hold a RID.
+func (s *suite) waitForgotten(t *testing.T, node, rid string) {
+	t.Helper()
+	eventually(t, node+" forgot "+rid, patience, func() (bool, string) {
+		out, err := s.koi(node, "", "get", rid)
+		return err != nil && strings.Contains(err.Error(), "exit code 3"), fmt.Sprint(out, err)
+	})
+}
+
 func changesTravel(t *testing.T, s *suite) {
 	s.put(t, probe, `{"subject":"one"}`)
 	s.waitAtReader(t, probe, `{"subject":"one"}`)
 	s.put(t, probe, `{"subject":"two"}`)
 	s.waitAtReader(t, probe, `{"subject":"two"}`)
 	s.mustKoi(t, "sensor", "", "forget", probe)
-	eventually(t, "the reader forgot the probe", patience, func() (bool, string) {
-		out, err := s.koi("reader", "", "get", probe)
-		return err != nil && strings.Contains(err.Error(), "exit code 3"), fmt.Sprint(out, err)
-	})
+	s.waitForgotten(t, "reader", probe)
 }
 
 func podsRestricted(t *testing.T, s *suite) {
@@ -139,6 +160,11 @@ func podsRestricted(t *testing.T, s *suite) {
 				t.Errorf("pod %s lacks %s", p.Metadata.Name, want)
 			}
 		}
+	}
+	// What the runtime says they run as, a line for each container.
+	users := strings.Fields(s.k(t, "get", "pods", "-o", "jsonpath={range .items[*].status.containerStatuses[*]}{.user.linux.uid}:{.user.linux.gid}{\"\\n\"}{end}"))
+	if want := slices.Repeat([]string{"65532:65532"}, len(sampleNodes)); !slices.Equal(users, want) {
+		t.Errorf("containers run as %q, want %q", users, want)
 	}
 	if out := s.k(t, "get", "namespace", deploy.Namespace, "-o", "jsonpath={.metadata.labels}"); !strings.Contains(out, `"pod-security.kubernetes.io/enforce":"restricted"`) {
 		t.Errorf("the namespace does not enforce the restricted standard: %s", out)
@@ -179,8 +205,63 @@ func killedNodeReturns(t *testing.T, s *suite) {
 		}
 	}
 	s.waitEdges(t)
+	s.bothEnds(t)
 	s.put(t, probe+"-2", `{"subject":"after the kill"}`)
 	s.waitAtReader(t, probe+"-2", `{"subject":"after the kill"}`)
+}
+
+// killedProcessReturns kills the sensor's process right after it accepted a bundle.
+func killedProcessReturns(t *testing.T, s *suite) {
+	before, pod := s.identityOf(t, "sensor"), s.podOf(t, "sensor")
+	pid := processOf(t, pod.Metadata.UID)
+	s.put(t, probe+"-last", `{"subject":"last words"}`)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the sensor's container runs again", patience, func() (bool, string) {
+		p := s.podOf(t, "sensor")
+		return p.Metadata.UID == pod.Metadata.UID && len(p.Status.ContainerStatuses) == 1 &&
+			p.Status.ContainerStatuses[0].RestartCount == pod.Status.ContainerStatuses[0].RestartCount+1, fmt.Sprintf("%+v", p.Status)
+	})
+	eventually(t, "the sensor answers with every commit", patience, func() (bool, string) {
+		out, err := s.koi("sensor", "", "rids", "--type", feed.CommitType)
+		held := strings.Fields(out)
+		lacks := slices.ContainsFunc(s.commits, func(c feed.Commit) bool { return !slices.Contains(held, c.RID) })
+		return err == nil && !lacks, fmt.Sprint(len(held), err)
+	})
+	s.waitAtReader(t, probe+"-last", `{"subject":"last words"}`)
+	s.waitReady(t, "koinode", "sensor")
+	if after := s.identityOf(t, "sensor"); after != before {
+		t.Errorf("the sensor came back as %v, was %v", after, before)
+	}
+	s.waitEdges(t)
+	s.bothEnds(t)
+}
+
+// processOf finds the node's process of a pod: the cluster runs on this machine.
+func processOf(t *testing.T, podUID string) int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		groups, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(groups), podUID) {
+			continue // gone meanwhile, or of another pod
+		}
+		dir := filepath.Dir(file)
+		if program, err := os.Readlink(filepath.Join(dir, "exe")); err != nil || filepath.Base(program) != "koi-node" {
+			continue // the sandbox's
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	t.Fatalf("no koi-node process of the pod %s", podUID)
+	return 0
 }
 
 // waitEdges waits until every edge is Ready.
@@ -237,10 +318,19 @@ func operatorAbsence(t *testing.T, s *suite) {
 		out := s.k(t, "get", "pods", "-n", deploy.SystemNamespace, "--no-headers", "--ignore-not-found")
 		return strings.TrimSpace(out) == "", out
 	})
+	// What is deleted meanwhile it restores: that shows that it looks at every node again.
+	lost := map[string]string{}
+	for _, n := range sampleNodes {
+		lost[n+"-config"] = s.get(t, "configmap", n+"-config").Metadata.UID
+		s.k(t, "delete", "configmap", n+"-config")
+	}
 	s.put(t, probe+"-alone", `{"subject":"nobody watches"}`)
 	s.waitAtReader(t, probe+"-alone", `{"subject":"nobody watches"}`)
 	scale("1")
 	s.k(t, "rollout", "status", "deployment/"+deploy.Operator, "-n", deploy.SystemNamespace, "--timeout=90s")
+	for name, uid := range lost {
+		s.waitRestored(t, "configmap", name, uid)
+	}
 	for _, n := range sampleNodes {
 		s.waitReady(t, "koinode", n)
 	}
@@ -248,6 +338,19 @@ func operatorAbsence(t *testing.T, s *suite) {
 	if after := s.pods(t); !maps.Equal(before, after) {
 		t.Errorf("pods after the operator's absence: %v, before: %v", after, before)
 	}
+}
+
+// waitRestored waits until another object stands in the place of the one that had the UID.
+func (s *suite) waitRestored(t *testing.T, kind, name, uid string) {
+	t.Helper()
+	eventually(t, kind+" "+name+" is back", patience, func() (bool, string) {
+		for _, o := range s.list(t, kind) {
+			if o.Metadata.Name == name && o.Metadata.UID != uid {
+				return true, ""
+			}
+		}
+		return false, "missing"
+	})
 }
 
 func driftUndone(t *testing.T, s *suite) {
@@ -258,14 +361,7 @@ func driftUndone(t *testing.T, s *suite) {
 		}
 		name, uid := objects[0].Metadata.Name, objects[0].Metadata.UID
 		s.k(t, "delete", kind, name)
-		eventually(t, kind+" "+name+" is back", patience, func() (bool, string) {
-			for _, o := range s.list(t, kind, "-l", "koi-net.io/node=sensor") {
-				if o.Metadata.Name == name && o.Metadata.UID != uid {
-					return true, ""
-				}
-			}
-			return false, "missing"
-		})
+		s.waitRestored(t, kind, name, uid)
 	}
 	s.k(t, "scale", "deployment", "sensor", "--replicas=0")
 	eventually(t, "the sensor is scaled up again", patience, func() (bool, string) {
@@ -353,6 +449,99 @@ func manualApproval(t *testing.T, s *suite) {
 	}
 }
 
+// elsewhere is a namespace whose node the net knows as an external one only.
+const elsewhere = "koi-elsewhere"
+
+const remote = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: ` + elsewhere + `, labels: {pod-security.kubernetes.io/enforce: restricted}}
+---
+apiVersion: koi-net.io/v1alpha1
+kind: KoiNode
+metadata: {name: remote}
+spec:
+  coordinator: true
+  provides: {event: [orn:test.note], state: [orn:test.note]}
+  storage: {size: 64Mi}
+`
+
+// scout knows nobody but the external node; it wants that one's RID, URL and key.
+const scout = `
+apiVersion: koi-net.io/v1alpha1
+kind: KoiNode
+metadata: {name: far}
+spec:
+  external: {rid: %q, baseURL: %q, publicKey: %q}
+---
+apiVersion: koi-net.io/v1alpha1
+kind: KoiNode
+metadata: {name: scout}
+spec:
+  firstContact: {nodeRef: {name: far}}
+  storage: {ephemeral: true, size: 64Mi}
+---
+apiVersion: koi-net.io/v1alpha1
+kind: KoiEdge
+metadata: {name: far-to-scout}
+spec:
+  source: {nodeRef: {name: far}}
+  target: {nodeRef: {name: scout}}
+  ridTypes: [orn:test.note]
+`
+
+func externalNode(t *testing.T, s *suite) {
+	if err := s.kubectl.Apply(t.Context(), []byte(remote), "-n", elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	var profile []string
+	eventually(t, "the remote node is ready", patience, func() (bool, string) {
+		out := s.k(t, "get", "koinode", "remote", "-n", elsewhere, "-o",
+			`jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.rid} {.status.baseURL} {.status.publicKey}`)
+		profile = strings.Fields(out)
+		return len(profile) == 4 && profile[0] == "True", out
+	})
+	s.apply(t, fmt.Sprintf(scout, profile[1], profile[2], profile[3]))
+	if far := s.waitReady(t, "koinode", "far"); far.condition("Ready") != "True/External" || far.Status.RID != profile[1] {
+		t.Errorf("the external node: %s as %s", far.condition("Ready"), far.Status.RID)
+	}
+	if pods := s.list(t, "pods", "-l", "koi-net.io/node=far"); len(pods) != 0 {
+		t.Errorf("%d pods were made for a node that runs elsewhere", len(pods))
+	}
+	s.waitReady(t, "koinode", "scout")
+	eventually(t, "the scout met its first contact", patience, func() (bool, string) {
+		got := s.get(t, "koinode", "scout").condition("FirstContactReached")
+		return strings.HasPrefix(got, "True/"), got
+	})
+	e := s.waitReady(t, "koiedge", "far-to-scout")
+	if e.Status.Status != "Approved" || e.Status.SourceRID != profile[1] {
+		t.Errorf("the edge is %s from %s", e.Status.Status, e.Status.SourceRID)
+	}
+	if got := s.edgesOf(t, "scout")[[2]string{e.Status.SourceRID, e.Status.TargetRID}]; got != "APPROVED" {
+		t.Errorf("the edge in the cache of scout: %q, want APPROVED", got)
+	}
+	const note = "orn:test.note:1"
+	tell := func(stdin string, args ...string) {
+		t.Helper()
+		prefix := []string{"-n", elsewhere, "exec", "-i", "deployment/remote", "-c", "node", "--", "/koi-node"}
+		if _, err := s.kubectl.Pipe(t.Context(), strings.NewReader(stdin), append(prefix, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(`{"from":"afar"}`, "put", note, "-")
+	s.waitAt(t, "scout", note, `{"from":"afar"}`)
+	tell("", "forget", note)
+	s.waitForgotten(t, "scout", note)
+
+	// That one's end holds nothing up here.
+	s.k(t, "delete", "namespace", elsewhere, "--wait=false")
+	s.waitGone(t, "namespace", elsewhere)
+	s.k(t, "delete", "koiedge/far-to-scout", "koinode/scout", "koinode/far", "--wait=false")
+	s.waitGone(t, "koiedge", "far-to-scout")
+	s.waitGone(t, "koinode", "scout")
+	s.waitGone(t, "koinode", "far")
+}
+
 func suspendAndResume(t *testing.T, s *suite) {
 	before := s.identityOf(t, "careful")
 	s.k(t, "patch", "koinode", "careful", "--type=merge", "-p", `{"spec":{"suspend":true}}`)
@@ -379,13 +568,14 @@ func (s *suite) versions(t *testing.T) map[string]string {
 	out := map[string]string{}
 	for _, ns := range []string{deploy.Namespace, deploy.SystemNamespace} {
 		for _, o := range s.list(t, "koinodes,koiedges,deployments,services,configmaps,secrets,serviceaccounts,persistentvolumeclaims,pods", "-n", ns) {
-			out[ns+" "+o.Kind+" "+o.Metadata.Name] = o.Metadata.UID + " " + o.Metadata.ResourceVersion
+			out[ns+" "+o.Kind+" "+o.Metadata.Name] = fmt.Sprintf("%s %s %+v", o.Metadata.UID, o.Metadata.ResourceVersion, o.Status)
 		}
 	}
 	return out
 }
 
-func upAgain(t *testing.T, s *suite) {
+// unchangedByUp sees that make up writes nothing where all is as it wants it.
+func unchangedByUp(t *testing.T, s *suite) {
 	// Let what the steps before caused come to rest.
 	var before map[string]string
 	eventually(t, "the net rests", patience, func() (bool, string) {
@@ -405,6 +595,12 @@ func upAgain(t *testing.T, s *suite) {
 	}
 }
 
+func upAgain(t *testing.T, s *suite) {
+	// The steps before scaled the operator by hand: its manifest takes that back once.
+	run(t, s.root, "up")
+	unchangedByUp(t, s)
+}
+
 func (s *suite) waitGone(t *testing.T, kind, name string) {
 	t.Helper()
 	eventually(t, kind+" "+name+" is gone", deletionPatience, func() (bool, string) {
@@ -417,13 +613,10 @@ func deletion(t *testing.T, s *suite) {
 	s.k(t, "delete", "koiedge", "careful-to-reader", "--wait=false")
 	s.waitGone(t, "koiedge", "careful-to-reader")
 
-	rid := s.get(t, "koinode", "careful").Status.RID
+	before := s.identityOf(t, "careful")
 	s.k(t, "delete", "koinode", "careful", "--wait=false")
 	s.waitGone(t, "koinode", "careful")
-	eventually(t, "the neighbours forgot it", patience, func() (bool, string) {
-		out, err := s.koi("coordinator", "", "get", rid)
-		return err != nil && strings.Contains(err.Error(), "exit code 3"), fmt.Sprint(out, err)
-	})
+	s.waitForgotten(t, "coordinator", before[0])
 	eventually(t, "its edges went with it", deletionPatience, func() (bool, string) {
 		_, a := s.edgeBetween(t, "careful", "coordinator")
 		_, b := s.edgeBetween(t, "coordinator", "careful")
@@ -438,10 +631,16 @@ func deletion(t *testing.T, s *suite) {
 		return slices.Equal(left, []string{"PersistentVolumeClaim", "Secret"}), fmt.Sprint(left)
 	})
 	s.apply(t, careful)
-	if again := s.waitReady(t, "koinode", "careful").Status.RID; again != rid {
-		t.Errorf("created again as %s, was %s", again, rid)
+	s.waitReady(t, "koinode", "careful")
+	if again := s.identityOf(t, "careful"); again != before {
+		t.Errorf("created again as %v, was %v", again, before)
 	}
+	s.waitAt(t, "careful", "orn:test.secret:1", `{"told":true}`)
 
 	s.k(t, "delete", "namespace", deploy.Namespace, "--wait=false")
 	s.waitGone(t, "namespace", deploy.Namespace)
+	eventually(t, "its volumes went with it", deletionPatience, func() (bool, string) {
+		out := s.k(t, "get", "persistentvolumes", "-o", "name")
+		return strings.TrimSpace(out) == "", out
+	})
 }

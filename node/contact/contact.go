@@ -241,6 +241,7 @@ func (m *Manager) Rest(r rid.RID, p protocol.EdgeProfile, refused bool) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	p.Status = protocol.Proposed // whatever it was: it is approved no more
 	m.refused[p.Source] = Refusal{RID: r, Profile: p, Until: m.cfg.Now().Add(d)}
 }
 

@@ -135,11 +135,11 @@ func (t *Target) startKind(ctx context.Context) error {
 		fmt.Fprintf(t.progress, "the kind cluster %s is there already\n", kindCluster)
 	} else {
 		fmt.Fprintf(t.progress, "creating the kind cluster %s, which takes a minute or two\n", kindCluster)
-		if _, err := output(ctx, "kind", "create", "cluster", "--name", kindCluster, "--kubeconfig", os.DevNull, "--wait", "180s"); err != nil {
+		if _, err := runKind(ctx, "create", "cluster", "--name", kindCluster, "--kubeconfig", os.DevNull, "--wait", "180s"); err != nil {
 			return err
 		}
 	}
-	config, err := output(ctx, "kind", "get", "kubeconfig", "--name", kindCluster)
+	config, err := runKind(ctx, "get", "kubeconfig", "--name", kindCluster)
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (t *Target) startKind(ctx context.Context) error {
 }
 
 func kindExists(ctx context.Context) (bool, error) {
-	names, err := output(ctx, "kind", "get", "clusters")
+	names, err := runKind(ctx, "get", "clusters")
 	if err != nil {
 		return false, err
 	}
@@ -189,7 +189,7 @@ func (t *Target) Load(ctx context.Context, images []product.Built) error {
 		}
 	case InKind:
 		for _, i := range images {
-			if _, err := output(ctx, "kind", "load", "image-archive", i.File, "--name", kindCluster); err != nil {
+			if _, err := runKind(ctx, "load", "image-archive", i.File, "--name", kindCluster); err != nil {
 				return err
 			}
 			fmt.Fprintf(t.progress, "loaded %s\n", i.File)
@@ -212,7 +212,7 @@ func StopOwn(ctx context.Context, progress io.Writer) (bool, error) {
 		if there {
 			found = true
 			fmt.Fprintf(progress, "deleting the kind cluster %s\n", kindCluster)
-			if _, err := output(ctx, "kind", "delete", "cluster", "--name", kindCluster, "--kubeconfig", os.DevNull); err != nil {
+			if _, err := runKind(ctx, "delete", "cluster", "--name", kindCluster, "--kubeconfig", os.DevNull); err != nil {
 				return true, err
 			}
 			file, err := kindKubeconfig()
@@ -238,14 +238,14 @@ func StopOwn(ctx context.Context, progress io.Writer) (bool, error) {
 	return true, cluster.Down(ctx, false)
 }
 
-// output runs a tool and returns what it printed.
-func output(ctx context.Context, name string, args ...string) ([]byte, error) {
+// runKind runs kind and returns what it printed.
+func runKind(ctx context.Context, args ...string) ([]byte, error) {
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.CommandContext(ctx, "kind", args...)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+		return nil, fmt.Errorf("kind %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	return out, nil
 }

@@ -128,10 +128,13 @@ func (b backend) Nodes(context.Context) ([]client.Node, error) {
 }
 
 func (b backend) node(k graph.Node) client.Node {
-	return client.Node{
-		RID: k.RID, Self: k.RID == b.n.identity.RID, Profile: k.Profile, Verified: k.Verified,
-		Timestamp: k.Timestamp, LastError: b.n.delivery.Health(k.RID),
+	out := client.Node{
+		RID: k.RID, Self: k.RID == b.n.identity.RID, Profile: k.Profile, Verified: k.Verified, Timestamp: k.Timestamp,
 	}
+	if k.Profile.BaseURL != "" {
+		out.LastError = b.n.delivery.Health(k.RID)
+	}
+	return out
 }
 
 // Introduce makes a node known and this node known to it.

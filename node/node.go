@@ -117,21 +117,42 @@ func (n *Node) open() error {
 	if err := os.MkdirAll(n.cfg.DataDir, 0o700); err != nil {
 		return bad("--data-dir: %v", err)
 	}
+	path := filepath.Join(n.cfg.DataDir, StoreFile)
+	_, storeErr := os.Lstat(path)
+	if err := n.firstStart(path, storeErr == nil); err != nil {
+		return err
+	}
 	id, created, err := identity.LoadOrCreate(n.cfg.IdentityDir, n.cfg.Name, n.cfg.Unsigned)
 	if err != nil {
 		return err
 	}
 	n.identity = id
-	if created {
-		n.log.Debug("identity made", "rid", id.RID, "dir", n.cfg.IdentityDir)
+	if !created && storeErr != nil {
+		// With the identity kept elsewhere this is how a lost volume looks; in
+		// the data directory, a store that somebody moved away.
+		n.log.Warn("the node was here before and its store is not: it begins with an empty one", "rid", id.RID, "store", path)
 	}
-	st, err := bolt.Open(bolt.Options{
-		Path: filepath.Join(n.cfg.DataDir, StoreFile), NodeRID: id.RID, Create: true, Clock: n.cfg.Clock, Logger: n.log,
-	})
+	st, err := bolt.Open(bolt.Options{Path: path, NodeRID: id.RID, Create: true, Clock: n.cfg.Clock, Logger: n.log})
 	if err != nil {
 		return err
 	}
 	n.store = st
+	return nil
+}
+
+// firstStart refuses to make a new identity where a store shows that there was
+// one, or without a name for it. Where an identity is there it has no say.
+func (n *Node) firstStart(store string, there bool) error {
+	if _, err := identity.Load(n.cfg.IdentityDir); !errors.Is(err, identity.ErrNotFound) {
+		return nil // LoadOrCreate says what is wrong with it, if anything
+	}
+	switch {
+	case there:
+		return fmt.Errorf("%w: %s is the store of a node whose identity is not in %s: restore the identity's files, or move the store away to begin as a new node",
+			identity.ErrMismatch, store, n.cfg.IdentityDir)
+	case n.cfg.Name == "":
+		return bad("--name is missing: it goes into the RID of the node that is made at this first start")
+	}
 	return nil
 }
 
@@ -290,10 +311,16 @@ func (n *Node) Run(ctx context.Context) error {
 		return errors.New("this node ran before: make a new one")
 	}
 	err := n.run(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // stopped before it was up
+	}
 	return errors.Join(err, n.Close())
 }
 
 func (n *Node) run(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return nil // nothing was begun
+	}
 	ls, err := n.listen(ctx)
 	if err != nil {
 		return err

@@ -300,6 +300,8 @@ func TestRefusesWhatItCannotUse(t *testing.T) {
 		"zero-length store":    {emptyStore, store.ErrDamaged},
 		"another node's store": {foreignStore, store.ErrForeign},
 		"another name":         {otherName, identity.ErrMismatch},
+		"lost identity":        {lostIdentity, identity.ErrMismatch},
+		"no name":              {func(_ *testing.T, c *node.Config) { c.Name = "" }, node.ErrBadConfig},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -336,7 +338,28 @@ func emptyStore(t *testing.T, cfg *node.Config) {
 
 func foreignStore(t *testing.T, cfg *node.Config) {
 	make1(t, *cfg)
-	cfg.IdentityDir = t.TempDir() // a new identity beside the old store
+	// Another node's identity beside the old store.
+	cfg.IdentityDir = t.TempDir()
+	id, err := identity.Generate(cfg.Name, false)
+	if err == nil {
+		err = identity.Save(cfg.IdentityDir, id)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func lostIdentity(t *testing.T, cfg *node.Config) {
+	make1(t, *cfg)
+	dir := filepath.Join(cfg.DataDir, "identity")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := os.Lstat(dir); err == nil {
+			t.Error("a new identity was written")
+		}
+	})
 }
 
 func otherName(t *testing.T, cfg *node.Config) {

@@ -224,7 +224,12 @@ func (m *Manager) Refusals() []Refusal {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := make([]Refusal, 0, len(m.refused))
-	for _, r := range m.refused {
+	now := m.cfg.Now()
+	for source, r := range m.refused {
+		if !r.Until.After(now) {
+			delete(m.refused, source) // it may be proposed again
+			continue
+		}
 		out = append(out, r)
 	}
 	return out

@@ -198,15 +198,15 @@ func TestSourceNegotiates(t *testing.T) {
 		want     string // status held afterwards
 		told     string // what the target is told, the last of it
 	}{
-		"automatic":           {edge.Automatic, nil, alice, between(self, alice, protocol.Proposed, protocol.Webhook, notes), "APPROVED", "NEW " + string(r)},
+		"automatic":           {edge.Automatic, nil, alice, between(self, alice, protocol.Proposed, protocol.Webhook, notes), "APPROVED", "UPDATE " + string(r)},
 		"manual":              {edge.Manual, nil, alice, between(self, alice, protocol.Proposed, protocol.Webhook, notes), "PROPOSED", ""},
 		"not provided":        {edge.Automatic, nil, alice, between(self, alice, protocol.Proposed, protocol.Webhook, "orn:test.other"), "none", "FORGET " + string(r)},
 		"self-approval":       {edge.Automatic, nil, alice, between(self, alice, protocol.Approved, protocol.Webhook, notes), "none", ""},
 		"webhook to partial":  {edge.Automatic, nil, partly, between(self, partly, protocol.Proposed, protocol.Webhook, notes), "none", "FORGET " + string(rid.NewEdge(self, partly))},
-		"poll by partial":     {edge.Automatic, nil, partly, between(self, partly, protocol.Proposed, protocol.Poll, notes), "APPROVED", "NEW " + string(rid.NewEdge(self, partly))},
+		"poll by partial":     {edge.Automatic, nil, partly, between(self, partly, protocol.Proposed, protocol.Poll, notes), "APPROVED", "UPDATE " + string(rid.NewEdge(self, partly))},
 		"refused by decision": {edge.Automatic, &store.Decision{Source: self, Target: alice}, alice, between(self, alice, protocol.Proposed, protocol.Webhook, notes), "none", "FORGET " + string(r)},
 		"approved by decision": {edge.Manual, &store.Decision{Source: self, Target: alice, Approved: true, EdgeType: protocol.Webhook, RIDTypes: []rid.Type{notes}},
-			alice, between(self, alice, protocol.Proposed, protocol.Webhook, notes), "APPROVED", "NEW " + string(r)},
+			alice, between(self, alice, protocol.Proposed, protocol.Webhook, notes), "APPROVED", "UPDATE " + string(r)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, func(o *handlers.Options) { o.Approval = tt.policy })
@@ -312,10 +312,10 @@ func TestWhoIsToldWhat(t *testing.T) {
 	w.meet(alice, bob)
 	w.says(protocol.New, rid.NewEdge(self, alice), between(self, alice, protocol.Proposed, protocol.Webhook, notes), 0)
 	w.do(pipeline.Object{RID: note, Contents: []byte(`{"n":1}`)})
-	w.do(pipeline.Object{RID: other, Contents: []byte(`{"n":1}`)})                         // not provided
+	w.do(pipeline.Object{RID: other, Contents: []byte(`{"n":1}`)})                          // not provided
 	w.do(pipeline.Object{RID: "orn:test.note:2", Contents: []byte(`{"n":2}`), Quiet: true}) // not to be told
 	w.do(pipeline.Object{RID: note, EventType: protocol.Forget})
-	want := []string{"NEW " + string(rid.NewEdge(self, alice)), "NEW " + string(note), "FORGET " + string(note)}
+	want := []string{"UPDATE " + string(rid.NewEdge(self, alice)), "NEW " + string(note), "FORGET " + string(note)}
 	if got := w.queued(alice); !slices.Equal(got, want) {
 		t.Errorf("the subscriber is told %v, want %v", got, want)
 	}

@@ -74,8 +74,9 @@ func Provided(p protocol.NodeProfile) []rid.Type {
 	return slices.Concat(p.Provides.Event, p.Provides.State)
 }
 
-// answer makes the object ours: stamped later than both what came in and what
-// we hold, so that the other end takes it.
+// answer makes the object ours: an UPDATE of what the other end said, as in the
+// reference, stamped later than that and than what we hold, so that the other
+// end takes it.
 func answer(c *pipeline.Context, k *pipeline.Object, p protocol.EdgeProfile) error {
 	after := k.Manifest
 	if k.Previous != nil && k.Previous.Bundle.Manifest.Timestamp.Time().After(after.Timestamp.Time()) {
@@ -85,7 +86,7 @@ func answer(c *pipeline.Context, k *pipeline.Object, p protocol.EdgeProfile) err
 	if err != nil {
 		return err
 	}
-	k.Manifest, k.Contents, k.Source = &b.Manifest, b.Contents, pipeline.Internal
+	k.Manifest, k.Contents, k.Source, k.Normalized = &b.Manifest, b.Contents, pipeline.Internal, protocol.Update
 	return nil
 }
 

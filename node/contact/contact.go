@@ -89,6 +89,7 @@ type state struct {
 	proposed  time.Time // when a proposal last went out, zero before
 	confirmed time.Time // when both ends last agreed on our edges
 	caughtUp  string    // what the state was last fetched for; see catchUpTypes
+	greeted   int       // introductions to a first contact that has no edge with us
 }
 
 // FirstContact says how the node stands with its first contact.
@@ -251,13 +252,17 @@ func (m *Manager) Rest(r rid.RID, p protocol.EdgeProfile, refused bool) {
 }
 
 // Forgotten drops what is remembered of a node: should it come back, it is met
-// as for the first time.
+// as for the first time. With the first contact a new handshake begins.
 func (m *Manager) Forgotten(peer rid.RID) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	delete(m.refused, peer)
 	if st := m.peers[peer]; st != nil {
 		st.reset = true
+	}
+	first := peer == m.first.RID && m.cfg.FirstContact != ""
+	m.mu.Unlock()
+	if first {
+		m.Poke(firstContact)
 	}
 }
 
@@ -329,7 +334,7 @@ func (m *Manager) look(ctx context.Context, peer rid.RID) {
 	st := m.state(peer)
 	if st.reset {
 		st.reset = false
-		st.confirmed, st.proposed, st.caughtUp = time.Time{}, time.Time{}, ""
+		st.confirmed, st.proposed, st.caughtUp, st.greeted = time.Time{}, time.Time{}, "", 0
 	}
 	if st.proposedNow {
 		st.proposedNow = false

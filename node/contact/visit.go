@@ -17,14 +17,23 @@ import (
 )
 
 // shakeHands makes this node known to its first contact, and that to us.
-func (m *Manager) shakeHands(ctx context.Context, _ *state) (time.Duration, error) {
+func (m *Manager) shakeHands(ctx context.Context, st *state) (time.Duration, error) {
 	peer, known := m.knownFirstContact()
 	if known {
 		m.noteFirstContact(peer, "")
 		if len(m.edgesWith(peer)) > 0 {
+			st.greeted = 0
 			m.Poke(peer) // the edges' own checks find out whether it still knows us
 			return m.rest(), nil
 		}
+		// It may want no edge with us. We tell it of us now and then, in case it
+		// lost us, but not to forget us: that is for the first time alone.
+		if err := m.introduce(ctx, m.cfg.FirstContact, false); err != nil {
+			m.noteFirstContact("", fmt.Sprintf("%s cannot be reached: %v", m.cfg.FirstContact, err))
+			return 0, err
+		}
+		st.greeted++
+		return min(m.rest(), m.cfg.RetryCap<<min(st.greeted, 16)), nil
 	}
 	b, selfErr := m.cfg.Caller.Self(ctx, m.cfg.FirstContact)
 	if selfErr == nil {

@@ -82,10 +82,11 @@ func (b backend) storeStatus(tx store.Reader, st *client.Status) error {
 			return err
 		}
 		for peer, s := range peers {
-			st.Queues = append(st.Queues, client.QueueStatus{
-				Peer: peer, Kind: string(q), Rows: s.Rows, Bytes: s.Bytes, ResyncNeeded: s.ResyncNeeded,
-				LastError: b.n.delivery.Health(peer),
-			})
+			row := client.QueueStatus{Peer: peer, Kind: string(q), Rows: s.Rows, Bytes: s.Bytes, ResyncNeeded: s.ResyncNeeded}
+			if q == store.Outbox {
+				row.LastError = b.n.delivery.Health(peer)
+			}
+			st.Queues = append(st.Queues, row)
 		}
 	}
 	slices.SortFunc(st.Queues, func(a, c client.QueueStatus) int { return strings.Compare(string(a.Peer), string(c.Peer)) })

@@ -417,7 +417,7 @@ func (n *Node) allowLoopback() bool {
 		u = n.cfg.FirstContact
 	}
 	parsed, err := url.Parse(u)
-	return err == nil && isLoopback(net.JoinHostPort(parsed.Hostname(), "0"))
+	return err == nil && isLoopback(parsed.Hostname())
 }
 
 // route says how events reach a node: partial nodes fetch them, full nodes get

@@ -126,11 +126,7 @@ func (c *Config) validateAdmin() error {
 	return nil
 }
 
-func isLoopback(hostport string) bool {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return false
-	}
+func isLoopback(host string) bool {
 	if host == "localhost" {
 		return true
 	}

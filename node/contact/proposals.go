@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/koi-net/koi-operator/node/edge"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
 	"github.com/koi-net/koi-operator/node/store"
@@ -22,10 +23,7 @@ func (m *Manager) Propose(ctx context.Context, p protocol.EdgeProfile) error {
 	}
 	p.Status = protocol.Proposed
 	if p.EdgeType == "" {
-		p.EdgeType = protocol.Webhook
-		if m.cfg.Profile().NodeType == protocol.Partial {
-			p.EdgeType = protocol.Poll
-		}
+		p.EdgeType = edge.UsualType(m.cfg.Profile().NodeType)
 	}
 	data, err := json.Marshal(p)
 	if err != nil {

@@ -42,10 +42,7 @@ func Subscribe(in Subscription) (*protocol.EdgeProfile, string) {
 	}
 	p := protocol.EdgeProfile{Source: in.Source, Target: in.Self, EdgeType: in.EdgeType, Status: protocol.Proposed}
 	if p.EdgeType == "" {
-		p.EdgeType = protocol.Webhook
-		if in.SelfKind == protocol.Partial {
-			p.EdgeType = protocol.Poll
-		}
+		p.EdgeType = UsualType(in.SelfKind)
 	}
 	if p.EdgeType == protocol.Webhook && in.SelfKind == protocol.Partial {
 		return nil, ReasonWebhookToPartial
@@ -70,6 +67,15 @@ func Subscribe(in Subscription) (*protocol.EdgeProfile, string) {
 		return nil, ReasonSameTerms
 	}
 	return &p, ReasonWanted
+}
+
+// UsualType is the edge type a target of the given kind asks for where nobody
+// asked for another: a partial node cannot be called.
+func UsualType(target protocol.NodeKind) protocol.EdgeKind {
+	if target == protocol.Partial {
+		return protocol.Poll
+	}
+	return protocol.Webhook
 }
 
 // wanted returns what of provided is wanted, in the order provided.

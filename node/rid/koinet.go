@@ -105,3 +105,22 @@ func KeyID(publicKeyText string) string {
 	sum := sha256.Sum256([]byte(publicKeyText))
 	return hex.EncodeToString(sum[:])
 }
+
+// IsKeyed reports whether r is a node RID of the signed generation: one whose id
+// is the hash of a public key, 64 lower-case hex digits, so that nobody without
+// the key can speak as that node.
+func IsKeyed(r RID) bool {
+	if r.Type() != NodeType {
+		return false
+	}
+	_, id, err := SplitNode(r)
+	if err != nil || len(id) != 64 {
+		return false
+	}
+	for i := range len(id) {
+		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}

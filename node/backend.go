@@ -456,16 +456,9 @@ func (b backend) contents(it client.PutItem) ([]byte, error) {
 	case rid.NodeType, rid.EdgeType:
 		return nil, fmt.Errorf("%w: %s: nodes and edges are not put; use introduce and propose", admin.ErrInvalid, it.RID)
 	}
-	l := b.n.cfg.Limits
-	if len(it.Contents) > l.ContentsBytes {
-		return nil, fmt.Errorf("%w: %s: contents of %d bytes, the limit is %d", admin.ErrInvalid, it.RID, len(it.Contents), l.ContentsBytes)
-	}
-	c, err := protocol.Normalize(it.Contents, l.Depth)
+	c, err := normalContents(it.RID, it.Contents, b.n.cfg.Limits)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: contents: %w", admin.ErrInvalid, it.RID, err)
-	}
-	if len(c) == 0 || c[0] != '{' {
-		return nil, fmt.Errorf("%w: %s: contents have to be a JSON object", admin.ErrInvalid, it.RID)
+		return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
 	}
 	return c, nil
 }

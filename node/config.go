@@ -101,6 +101,8 @@ type Config struct {
 
 	// Handlers are called after the default ones of their phase, in order.
 	Handlers []pipeline.Handler
+	// dereferencers are asked by Deref, in order; see WithDeref.
+	dereferencers []typedDereferencer
 
 	// ConfigHash is shown in the status, for whoever manages the node.
 	ConfigHash string

@@ -35,7 +35,14 @@ func (f fetcher) FetchManifest(ctx context.Context, r rid.RID, source pipeline.S
 	return m, err
 }
 
-func (f fetcher) FetchBundle(ctx context.Context, r rid.RID, source pipeline.Source) (b protocol.Bundle, err error) {
+func (f fetcher) FetchBundle(ctx context.Context, r rid.RID, source pipeline.Source) (protocol.Bundle, error) {
+	b, _, err := f.fetchBundle(ctx, r, source)
+	return b, err
+}
+
+// fetchBundle also tells whose word the bundle is.
+func (f fetcher) fetchBundle(ctx context.Context, r rid.RID, source pipeline.Source) (b protocol.Bundle, from pipeline.Source, err error) {
+	from = pipeline.Unsigned
 	err = f.ask(r, source, func(url string) (bool, error) {
 		ans, err := f.client.FetchBundles(ctx, url, []rid.RID{r})
 		if err != nil || len(ans.Bundles) == 0 {
@@ -44,7 +51,7 @@ func (f fetcher) FetchBundle(ctx context.Context, r rid.RID, source pipeline.Sou
 		b = ans.Bundles[0]
 		return true, nil
 	})
-	return b, err
+	return b, from, err
 }
 
 // ask tries one node after the other until one has r.

@@ -37,7 +37,7 @@ func lifeConfig(t *testing.T) node.Config {
 }
 
 func TestStoppedBeforeItIsUp(t *testing.T) {
-	n, err := node.New(lifeConfig(t))
+	n, err := node.New(node.WithConfig(lifeConfig(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestStoppedWhileItsOwnBundleWaits(t *testing.T) {
 			return pipeline.Retry(errors.New("not yet"))
 		},
 	}}
-	n, err := node.New(cfg)
+	n, err := node.New(node.WithConfig(cfg))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestStoppedWhileItsOwnBundleWaits(t *testing.T) {
 // here an inbox row that fails its checksum.
 func TestDamagedInboxEndsRun(t *testing.T) {
 	cfg := lifeConfig(t)
-	n, err := node.New(cfg)
+	n, err := node.New(node.WithConfig(cfg))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestDamagedInboxEndsRun(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	n, err = node.New(cfg)
+	n, err = node.New(node.WithConfig(cfg))
 	if err == nil {
 		err = run(t.Context(), t, n)
 	}

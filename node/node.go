@@ -68,11 +68,17 @@ type Node struct {
 	ready     chan struct{} // closed when the node is up
 }
 
-// New checks the configuration, opens or makes identity and store, and builds
-// the node. Nothing is served or dialled before Run. The error wraps
-// ErrBadConfig, identity.ErrDamaged, identity.ErrMismatch, or one of the
-// store's errors; what was found is left untouched.
-func New(cfg Config) (*Node, error) {
+// New checks the settings, opens or makes identity and store, and builds the
+// node. Settings begin as DefaultConfig, without an admin API. Nothing is served
+// or dialled before Run. The error wraps ErrBadConfig, identity.ErrDamaged,
+// identity.ErrMismatch, or one of the store's errors; what was found is left
+// untouched.
+func New(options ...Option) (*Node, error) {
+	cfg := DefaultConfig()
+	cfg.AdminListen = ""
+	for _, o := range options {
+		o(&cfg)
+	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -174,7 +180,7 @@ func (n *Node) build() (err error) {
 		Handlers: append(handlers.Default(handlers.Options{
 			Self: self, Profile: n.Profile, Approval: n.cfg.EdgeApproval, Coordinator: n.cfg.Coordinator, ClockSkew: clockSkew,
 		}), n.cfg.Handlers...),
-		Fetcher: fetcher{graph: n.graph, client: n.client}, Route: n.route, OnCommit: n.committed,
+		Fetcher: n.fetcher(), Route: n.route, OnCommit: n.committed,
 		QueueLimits: store.QueueLimits{Rows: n.cfg.QueueRows, Bytes: n.cfg.QueueBytes},
 		Workers:     n.cfg.Workers, MaxInbox: n.cfg.MaxInbox,
 		Now: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
@@ -202,6 +208,8 @@ func (n *Node) build() (err error) {
 	})
 	return err
 }
+
+func (n *Node) fetcher() fetcher { return fetcher{graph: n.graph, client: n.client} }
 
 // clockSkew is how far ahead of our clock a manifest may be stamped.
 const clockSkew = 5 * time.Minute
@@ -266,19 +274,10 @@ func (n *Node) AdminAddr() net.Addr {
 // are bound and its own bundle is cached.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
-// Bundle reads the cache: the bundle of r, or an error that wraps
-// store.ErrNotFound.
-func (n *Node) Bundle(ctx context.Context, r rid.RID) (b protocol.Bundle, err error) {
-	err = n.store.View(ctx, func(tx store.Reader) error {
-		rec, err := tx.Bundle(r)
-		b = rec.Bundle
-		return err
-	})
-	return b, err
-}
-
-// Handle processes knowledge objects as the node's own and returns how each
-// ended. Run has to be under way.
+// Handle processes knowledge objects, the node's own unless their Source says
+// otherwise, and returns how each ended: what the Python library's processor
+// does with a RID, manifest, bundle, event or knowledge object. Run has to be
+// under way.
 func (n *Node) Handle(ctx context.Context, objects ...pipeline.Object) ([]pipeline.Outcome, error) {
 	return n.processor.Do(ctx, objects...)
 }

@@ -57,7 +57,7 @@ func TestReaderFindsSensorThroughCoordinator(t *testing.T) {
 			coord := f.Start("coordinator", coordinator)
 			sens := f.Start("sensor", sensor(coord))
 			sens.Put(note(1), `{"text":"before"}`)
-			opts := []func(*node.Config){reader(coord)}
+			opts := []node.Option{reader(coord)}
 			if kind == "partial" {
 				opts = append(opts, partial)
 			}
@@ -307,7 +307,7 @@ func TestRefusesWhatItCannotUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := fresh(t)
 			tt.prepare(t, &cfg)
-			n, err := node.New(cfg)
+			n, err := node.New(node.WithConfig(cfg))
 			if err == nil {
 				_ = n.Close()
 			}
@@ -320,7 +320,7 @@ func TestRefusesWhatItCannotUse(t *testing.T) {
 
 func make1(t *testing.T, cfg node.Config) {
 	t.Helper()
-	n, err := node.New(cfg)
+	n, err := node.New(node.WithConfig(cfg))
 	if err != nil {
 		t.Fatal(err)
 	}

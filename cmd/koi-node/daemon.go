@@ -4,7 +4,7 @@ import "github.com/koi-net/koi-operator/node"
 
 // newNode is the nodeMaker of the real program.
 func newNode(cfg node.Config) (daemon, error) {
-	n, err := node.New(cfg)
+	n, err := node.New(node.WithConfig(cfg))
 	if err != nil {
 		return nil, err // not n: a nil *Node in an interface is not nil
 	}

@@ -47,7 +47,7 @@ type Member struct {
 // Start starts a full node of that name on free loopback ports, as changed by
 // opts, and waits until it is up. A name that was stopped before starts again
 // on its own data and address.
-func (f *Fleet) Start(name string, opts ...func(*node.Config)) *Member {
+func (f *Fleet) Start(name string, opts ...node.Option) *Member {
 	f.t.Helper()
 	cfg := node.DefaultConfig()
 	cfg.Name = name
@@ -64,7 +64,7 @@ func (f *Fleet) Start(name string, opts ...func(*node.Config)) *Member {
 
 func (f *Fleet) start(name string, cfg node.Config) *Member {
 	f.t.Helper()
-	n, err := node.New(cfg)
+	n, err := node.New(node.WithConfig(cfg))
 	if err != nil {
 		f.t.Fatalf("start %s: %v", name, err)
 	}
@@ -102,7 +102,7 @@ func (m *Member) Stop() {
 }
 
 // Restart stops the node and starts it again on its data, at the same address.
-func (m *Member) Restart(opts ...func(*node.Config)) *Member {
+func (m *Member) Restart(opts ...node.Option) *Member {
 	m.fleet.t.Helper()
 	m.Stop()
 	cfg := m.cfg

@@ -223,12 +223,12 @@ func FuzzParseType(f *testing.F) {
 func TestIsKeyed(t *testing.T) {
 	hash := KeyID("key")
 	for r, want := range map[RID]bool{
-		RID("orn:koi-net.node:a+" + hash):                     true,
-		RID("orn:koi-net.node:a+" + strings.ToUpper(hash)):    false,
-		RID("orn:koi-net.node:a+" + hash[1:]):                 false,
+		RID("orn:koi-net.node:a+" + hash):                         true,
+		RID("orn:koi-net.node:a+" + strings.ToUpper(hash)):        false,
+		RID("orn:koi-net.node:a+" + hash[1:]):                     false,
 		"orn:koi-net.node:a+7f7e1c3e-5c1c-4c39-9b0e-3f0e3a7a7a3e": false,
-		RID("orn:koi-net.edge:" + hash):                       false,
-		RID("orn:koi-net.node:" + hash):                       false,
+		RID("orn:koi-net.edge:" + hash):                           false,
+		RID("orn:koi-net.node:" + hash):                           false,
 		"":                                                        false,
 	} {
 		if got := IsKeyed(r); got != want {

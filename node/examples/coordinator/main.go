@@ -32,7 +32,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&cfg.Listen, "listen", "127.0.0.1:8000", "host:port of the protocol")
 	flag.Parse()
 
-	n, err := node.New(cfg)
+	n, err := node.New(node.WithConfig(cfg))
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func run(ctx context.Context) error {
 		Name: "count-words", Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{noteType}, Func: countWords,
 	}}
 
-	n, err := node.New(cfg)
+	n, err := node.New(node.WithConfig(cfg))
 	if err != nil {
 		return err
 	}

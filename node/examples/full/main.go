@@ -41,7 +41,7 @@ func run(ctx context.Context) error {
 	every := flag.Duration("every", 5*time.Second, "how often to publish a note")
 	flag.Parse()
 
-	n, err := node.New(cfg)
+	n, err := node.New(node.WithConfig(cfg))
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func run(ctx context.Context) error {
 		Name: "print", Phase: pipeline.PhaseFinal, RIDTypes: wanted, Origin: pipeline.ExternalOnly, Func: show,
 	}}
 
-	n, err := node.New(cfg)
+	n, err := node.New(node.WithConfig(cfg))
 	if err != nil {
 		return err
 	}

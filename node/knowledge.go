@@ -1,0 +1,194 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/koi-net/koi-operator/node/pipeline"
+	"github.com/koi-net/koi-operator/node/protocol"
+	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/store"
+)
+
+// Put publishes contents as this node's knowledge under r and returns the
+// manifest that is held then: subscribers get a NEW or an UPDATE, or nothing
+// where the contents are the ones held. Contents are a JSON object, as text
+// ([]byte or json.RawMessage) or as a value that marshals to one. Run has to be
+// under way.
+func (n *Node) Put(ctx context.Context, r rid.RID, contents any) (protocol.Manifest, error) {
+	text, err := n.contents(r, contents)
+	if err != nil {
+		return protocol.Manifest{}, err
+	}
+	out, err := n.Handle(ctx, pipeline.Object{RID: r, Contents: text})
+	if err == nil {
+		err = out[0].Err
+	}
+	switch {
+	case err != nil:
+		return protocol.Manifest{}, fmt.Errorf("put %s: %w", r, err)
+	case out[0].Manifest == nil:
+		return protocol.Manifest{}, fmt.Errorf("put %s: a handler stopped it: %s", r, out[0].Stopped)
+	}
+	return *out[0].Manifest, nil
+}
+
+// contents makes contents for r of a value, within the limits.
+func (n *Node) contents(r rid.RID, value any) (json.RawMessage, error) {
+	if _, err := rid.Parse(string(r)); err != nil {
+		return nil, fmt.Errorf("put: %w", err)
+	}
+	var text []byte
+	switch v := value.(type) {
+	case []byte:
+		text = v
+	case json.RawMessage:
+		text = v
+	default:
+		var err error
+		if text, err = json.Marshal(v); err != nil {
+			return nil, fmt.Errorf("contents of %s: %w", r, err)
+		}
+	}
+	return normalContents(r, text, n.cfg.Limits)
+}
+
+// errNotObject: contents that are valid JSON, but no object.
+var errNotObject = errors.New("they have to be a JSON object")
+
+// normalContents checks a text as contents and returns its normal form.
+func normalContents(r rid.RID, text []byte, l protocol.Limits) (json.RawMessage, error) {
+	if len(text) > l.ContentsBytes {
+		return nil, fmt.Errorf("contents of %s: %d bytes, the limit is %d", r, len(text), l.ContentsBytes)
+	}
+	normal, err := protocol.Normalize(text, l.Depth)
+	if err == nil && (len(normal) == 0 || normal[0] != '{') {
+		err = errNotObject
+	}
+	if err != nil {
+		return nil, fmt.Errorf("contents of %s: %w", r, err)
+	}
+	return normal, nil
+}
+
+// Forget removes r and tells its subscribers. The error wraps store.ErrNotFound
+// where it is not held. Run has to be under way.
+func (n *Node) Forget(ctx context.Context, r rid.RID) error {
+	out, err := n.Handle(ctx, pipeline.Object{RID: r, EventType: protocol.Forget})
+	if err == nil {
+		err = out[0].Err
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("forget %s: %w", r, err)
+	case out[0].Stopped != "":
+		return fmt.Errorf("forget %s: %w", r, store.ErrNotFound)
+	}
+	return nil
+}
+
+// Bundle reads the cache: the bundle of r, or an error that wraps
+// store.ErrNotFound.
+func (n *Node) Bundle(ctx context.Context, r rid.RID) (b protocol.Bundle, err error) {
+	err = n.store.View(ctx, func(tx store.Reader) error {
+		rec, err := tx.Bundle(r)
+		b = rec.Bundle
+		return err
+	})
+	return b, err
+}
+
+// Has reports whether the cache holds r.
+func (n *Node) Has(ctx context.Context, r rid.RID) (bool, error) {
+	err := n.store.View(ctx, func(tx store.Reader) error {
+		_, err := tx.Manifest(r)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// ridsPage is how many RIDs are read in one transaction.
+const ridsPage = 1000
+
+// RIDs yields the RIDs in the cache of the given types (none: all), in the order
+// of type, then RID. It holds no transaction while the caller works, so that
+// what changes meanwhile may or may not be seen. An error is its last element.
+func (n *Node) RIDs(ctx context.Context, types ...rid.Type) iter.Seq2[rid.RID, error] {
+	return func(yield func(rid.RID, error) bool) {
+		var after rid.RID
+		for {
+			var page []rid.RID
+			err := n.store.View(ctx, func(tx store.Reader) error {
+				page = page[:0]
+				for r, err := range tx.RIDs(types, after) {
+					if err != nil {
+						return err
+					}
+					if page = append(page, r); len(page) == ridsPage {
+						break
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				yield("", fmt.Errorf("list the cache: %w", err))
+				return
+			}
+			for _, r := range page {
+				if !yield(r, nil) {
+					return
+				}
+			}
+			if len(page) < ridsPage {
+				return
+			}
+			after = page[len(page)-1]
+		}
+	}
+}
+
+// Write puts bundles of this node's own into the cache and tells nobody. A
+// bundle that is not newer than the one held is passed over. Run has to be under
+// way.
+func (n *Node) Write(ctx context.Context, bundles ...protocol.Bundle) error {
+	objects := make([]pipeline.Object, len(bundles))
+	for i, b := range bundles {
+		objects[i] = pipeline.FromBundle(pipeline.Internal, b)
+		objects[i].Quiet = true
+	}
+	return n.quietly(ctx, objects)
+}
+
+// Drop removes bundles from the cache and tells nobody; what is not held is
+// passed over. Other nodes' knowledge comes back with their next event or
+// resync. Run has to be under way.
+func (n *Node) Drop(ctx context.Context, rids ...rid.RID) error {
+	objects := make([]pipeline.Object, len(rids))
+	for i, r := range rids {
+		if r == n.identity.RID {
+			return fmt.Errorf("drop %s: a node does not forget itself", r)
+		}
+		objects[i] = pipeline.Object{RID: r, EventType: protocol.Forget, Quiet: true}
+	}
+	return n.quietly(ctx, objects)
+}
+
+func (n *Node) quietly(ctx context.Context, objects []pipeline.Object) error {
+	out, err := n.Handle(ctx, objects...)
+	if err != nil {
+		return err
+	}
+	errs := make([]error, 0, len(out))
+	for i, o := range out {
+		if o.Err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", objects[i].RID, o.Err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -128,6 +128,22 @@ type Decision struct {
 	Decided  time.Time         `json:"decided"`
 }
 
+// ReplayBounds bound the replay memory: how many keys it holds, and how long it
+// holds one. Zero, or less, means no bound.
+type ReplayBounds struct {
+	Rows int
+	Age  time.Duration
+}
+
+// MaxReplayDrops is the most keys one Writer.Remember drops.
+const MaxReplayDrops = 8
+
+// Value is a small named value.
+type Value struct {
+	Key   string
+	Value []byte
+}
+
 // Reader reads one consistent state. Its methods are valid inside View or
 // Update only. Iterators yield an error at most once, as their last element;
 // those of a View end early with the error of its context. A malformed RID is
@@ -163,8 +179,18 @@ type Reader interface {
 	// Decisions returns all standing decisions.
 	Decisions() ([]Decision, error)
 
+	// Remembered reports whether key was noted and is still held; see
+	// Writer.Remember.
+	Remembered(key [32]byte) (bool, error)
+	// ReplayLen returns the number of keys held in the replay memory, without a
+	// scan.
+	ReplayLen() (int, error)
+
 	// Value returns a small named value (a counter, a marker) or ErrNotFound.
 	Value(key string) ([]byte, error)
+	// Values yields the named values whose keys begin with prefix ("": all), in
+	// the order of their keys.
+	Values(prefix string) iter.Seq2[Value, error]
 }
 
 // Writer reads and changes the state of one transaction, its own changes
@@ -198,6 +224,23 @@ type Writer interface {
 	DropQueue(q Queue, peer rid.RID) error
 	// SetResyncNeeded sets or clears the peer's mark.
 	SetResyncNeeded(q Queue, peer rid.RID, needed bool) error
+
+	// Remember notes in the replay memory that the body named by key was accepted
+	// at the given time (zero means now), and reports whether it had been noted
+	// before; then nothing changes. It belongs in the transaction that accepts
+	// the body, and is undone with it. key is a digest by a cryptographic hash:
+	// an engine may let its first 16 bytes stand for it.
+	//
+	// What is older than bounds.Age, as seen from at, leaves first, then the
+	// oldest beyond bounds.Rows; the key just noted stays. Keys leave in the order
+	// they were noted, so one that was noted under a clock that ran ahead keeps
+	// those behind it until it is old itself or the bound in rows is reached. One
+	// call drops at most MaxReplayDrops keys, and as many while more are due: the
+	// memory comes down to a bound that was lowered over the calls that follow. A
+	// key that is still held counts as noted whatever its age: to hold one too
+	// long leaves a replay without effect, to let it go early would not. An engine
+	// may keep times to the second, and hold a key up to a second longer for it.
+	Remember(key [32]byte, at time.Time, bounds ReplayBounds) (seen bool, err error)
 
 	// PutDecision writes a standing decision, replacing the pair's former one.
 	PutDecision(Decision) error

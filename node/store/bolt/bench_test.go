@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/koi-net/koi-operator/node/rid"
 	"github.com/koi-net/koi-operator/node/store"
@@ -68,6 +69,74 @@ func BenchmarkFanOut1000(b *testing.B) {
 		})
 		n++
 	}
+}
+
+// The replay memory at its bound, so that each key noted drives one out: a
+// hundred in a transaction, one alone, and the question for one that is held. A
+// million is what a node holds by default; with -short there are fewer.
+func BenchmarkReplay(b *testing.B) {
+	s := open(b, filepath.Join(b.TempDir(), "koi.db"))
+	defer closeStore(b, s)
+	held := 1_000_000
+	if testing.Short() {
+		held = 50_000
+	}
+	bounds := store.ReplayBounds{Rows: held, Age: 365 * 24 * time.Hour}
+	n := 0
+	note := func(b *testing.B, count int) {
+		b.Helper()
+		update(b, s, func(w store.Writer) error {
+			for i := range count {
+				if seen, err := w.Remember(replayKey(n+i), time.Unix(1_700_000_000+int64(n+i)/1000, 0), bounds); err != nil || seen {
+					return fmt.Errorf("body %d: seen %t, %w", n+i, seen, err)
+				}
+			}
+			return nil
+		})
+		n += count
+	}
+	for n < held {
+		note(b, 10_000)
+	}
+	size, err := s.Size()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("Remember100", func(b *testing.B) {
+		for b.Loop() {
+			note(b, 100)
+		}
+		b.ReportMetric(float64(b.N*100)/b.Elapsed().Seconds(), "keys/s")
+		b.ReportMetric(float64(size)/float64(held), "bytes/key")
+	})
+	b.Run("Remember1", func(b *testing.B) {
+		for b.Loop() {
+			note(b, 1)
+		}
+	})
+	b.Run("Remembered", func(b *testing.B) {
+		at := 0
+		for b.Loop() {
+			err := s.View(b.Context(), func(r store.Reader) error {
+				yes, err := r.Remembered(replayKey(n - 1 - at%held))
+				if err == nil && !yes {
+					b.Errorf("body %d is not remembered", n-1-at%held)
+				}
+				return err
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			at += 7919
+		}
+	})
+	b.Run("Check", func(b *testing.B) {
+		for b.Loop() {
+			if err := s.Check(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // The RIDs, then the whole records, of a store of ten thousand.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -68,7 +69,7 @@ type Options struct {
 	BatchBytes   int64
 	// Clock tells the time; default time.Now.
 	Clock func() time.Time
-	// Logger is told of a store made; default: discarded.
+	// Logger is told of a store made or brought up to date; default: discarded.
 	Logger *slog.Logger
 }
 
@@ -272,7 +273,8 @@ func open(o Options) (*Store, error) {
 		closing: make(chan struct{}),
 	}
 	// Between the two locks another process may have had the file.
-	if s.info, err = s.readInfo(); err == nil && s.info != info {
+	older := false
+	if s.info, older, err = s.readInfo(); err == nil && s.info != info {
 		err = fmt.Errorf("%w: %s was replaced while it was opened; try again", store.ErrForeign, o.Path)
 	}
 	if err != nil {
@@ -281,7 +283,32 @@ func open(o Options) (*Store, error) {
 	removeUnfinished(o.Path)
 	s.writer.Add(1)
 	go s.write(nil)
+	if older {
+		if err := s.addBuckets(); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	return s, nil
+}
+
+// addBuckets gives an older store the buckets that came later. They are small
+// enough to lie in the page that lists them, and the commit finds its pages among
+// those the last one let go, so that even a full store can be opened.
+func (s *Store) addBuckets() error {
+	err := s.Update(context.Background(), func(w store.Writer) error {
+		t := w.(*tx)
+		for _, id := range laterBuckets {
+			if err := t.createBucket(id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("bring the store %s up to date: %w", s.path, err)
+	}
+	s.options.Logger.Info("store brought up to date", "path", s.path, "store", s.info.ID)
+	return nil
 }
 
 // unfinished marks files of a creation that has not come to its end.
@@ -397,11 +424,18 @@ func decodeInfo(path string, sentinel []byte) (store.Info, error) {
 }
 
 // readInfo reads the sentinel through bbolt and sees that all buckets are there.
-func (s *Store) readInfo() (info store.Info, err error) {
+// older: those that came later are not, and never were.
+func (s *Store) readInfo() (info store.Info, older bool, err error) {
 	defer guard(&err, s.path)
 	err = s.db.View(func(btx *bbolt.Tx) error {
 		t := &tx{shared: newShared(btx, s.options.Clock)}
+		if older, err = t.older(); err != nil {
+			return fmt.Errorf("%s: %w; %s", s.path, err, remedy)
+		}
 		for id := range bucketCount {
+			if older && slices.Contains(laterBuckets, id) {
+				continue
+			}
 			if _, err := t.bucket(id); err != nil {
 				return fmt.Errorf("%s: %w; %s", s.path, err, remedy)
 			}
@@ -413,7 +447,19 @@ func (s *Store) readInfo() (info store.Info, err error) {
 		info, err = decodeInfo(s.path, v)
 		return err
 	})
-	return info, err
+	return info, older, err
+}
+
+// older reports whether the store was made before there was a replay memory:
+// nothing of one is there, its counter neither.
+func (t *tx) older() (bool, error) {
+	for _, id := range laterBuckets {
+		if t.btx.Bucket([]byte(bucketNames[id])) != nil {
+			return false, nil
+		}
+	}
+	counter, err := t.get(bucketCounters, keyReplay)
+	return err == nil && counter == nil, err
 }
 
 // Info implements store.Store.

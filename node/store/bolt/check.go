@@ -29,7 +29,7 @@ func (s *Store) check(ctx context.Context) error {
 			return err
 		}
 		c := checker{tx: t}
-		for _, step := range []func() error{c.bundles, c.types, c.inboxRows, c.queues, c.bodies, c.decisions, c.values} {
+		for _, step := range []func() error{c.bundles, c.types, c.inboxRows, c.queues, c.bodies, c.decisions, c.values, c.replay} {
 			if err := step(); err != nil {
 				return err
 			}
@@ -280,4 +280,52 @@ func (c *checker) values() error {
 		_, err := unseal(k, v)
 		return err
 	})
+}
+
+// replay sees that keys and their rows in the order of noting are one to one:
+// each key's row names it, so rows are as many as keys only where each has its own.
+func (c *checker) replay() error {
+	keys, rows := 0, 0
+	err := c.each(bucketReplay, nil, func(k, v []byte) error {
+		keys++
+		return c.replayKey(k, v)
+	})
+	if err != nil {
+		return err
+	}
+	err = c.each(bucketNoted, nil, func(_, _ []byte) error { rows++; return nil })
+	if err == nil && rows != keys {
+		err = fmt.Errorf("%w: %d keys of accepted bodies, %d rows to them", store.ErrDamaged, keys, rows)
+	}
+	if err != nil {
+		return err
+	}
+	noted, err := c.ReplayLen()
+	if err == nil && noted != keys {
+		err = damaged("counters", keyReplay, fmt.Errorf("it says %d, there are %d", noted, keys))
+	}
+	return err
+}
+
+func (c *checker) replayKey(k, v []byte) error {
+	seq, err := decodeCount(k, v)
+	if err != nil {
+		return err
+	}
+	row := seqKey(seq)
+	value, err := c.get(bucketNoted, row)
+	if err != nil {
+		return err
+	}
+	if value == nil {
+		return errors.New("there is no row to it")
+	}
+	n, err := decodeNoted(row, value)
+	if err != nil {
+		return damaged("noted", row, err)
+	}
+	if string(n.key[:]) != string(k) {
+		return errors.New("its row is that of another")
+	}
+	return nil
 }

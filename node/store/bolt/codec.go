@@ -372,6 +372,41 @@ func decodeRow(key, value []byte) (row, error) {
 	return r, d.end()
 }
 
+// noted is a key of the replay memory and when it was noted. There may be a
+// million of them, so the time is in whole seconds, rounded up: a key is never
+// old before its time.
+type noted struct {
+	key digest
+	at  int64 // Unix time, seconds
+}
+
+func notedAt(key digest, at time.Time) noted {
+	n := noted{key: key, at: at.Unix()}
+	if at.Nanosecond() > 0 {
+		n.at++
+	}
+	return n
+}
+
+func (n noted) before(t time.Time) bool { return time.Unix(n.at, 0).Before(t) }
+
+func encodeNoted(key []byte, n noted) []byte {
+	v := append(beginSeal(make([]byte, 0, sealOverhead+len(n.key)+binary.MaxVarintLen64)), n.key[:]...)
+	return endSeal(key, binary.AppendVarint(v, n.at))
+}
+
+func decodeNoted(key, value []byte) (noted, error) {
+	payload, err := unseal(key, value)
+	if err != nil {
+		return noted{}, err
+	}
+	d := decoder{rest: payload}
+	var n noted
+	copy(n.key[:], d.take(uint64(len(n.key))))
+	n.at = d.varint()
+	return n, d.end()
+}
+
 // peerState are the figures of one peer in one queue.
 type peerState struct {
 	id     uint64 // stands for the peer in keys; never given twice

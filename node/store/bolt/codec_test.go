@@ -85,6 +85,25 @@ func TestTimesAreKept(t *testing.T) {
 	}
 }
 
+// A key is old only when it is older than the bound to the nanosecond.
+func TestNotedTimes(t *testing.T) {
+	for _, at := range []time.Time{
+		time.Unix(1_700_000_000, 0), time.Unix(1_700_000_000, 1), time.Unix(1_700_000_000, 999_999_999),
+		time.Unix(0, 0), time.Unix(-5, 500), {}, time.Date(9999, 12, 31, 23, 59, 59, 1, time.FixedZone("x", 3600)),
+	} {
+		n, err := decodeNoted(seqKey(3), encodeNoted(seqKey(3), notedAt(digestOf("a:b"), at)))
+		if err != nil || n.key != digestOf("a:b") {
+			t.Errorf("%v: %+v, %v", at, n, err)
+		}
+		if n.before(at) || n.before(at.Add(-time.Hour)) {
+			t.Errorf("%v is before itself", at)
+		}
+		if !n.before(at.Add(time.Second)) {
+			t.Errorf("%v is not before the second after it", at)
+		}
+	}
+}
+
 func TestKeysSortAsRIDsDo(t *testing.T) {
 	var all []rid.RID
 	for _, typ := range []string{"a", "a\x00", "a\x00\x00", "a\x01", "a\x01\x01", "a\x02", "aa", "a ", "orn:a", "orn:a\x00b", "ü"} {
@@ -158,6 +177,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(seqKey(7), encodeCount(seqKey(7), 300)[1:])
 	f.Add(seqKey(7), encodeRow(seqKey(7), row{size: 70_000, rid: digestOf("a:b")})[1:])
 	f.Add([]byte("oa:b"), encodePeer([]byte("oa:b"), peerState{id: 1, rows: 2, bytes: 3, resync: true})[1:])
+	f.Add(seqKey(7), encodeNoted(seqKey(7), notedAt(digestOf("a:b"), time.Now()))[1:])
 	f.Add([]byte{}, []byte{})
 	f.Fuzz(func(t *testing.T, key, payload []byte) {
 		const r = rid.RID("orn:example.note:1")
@@ -187,6 +207,11 @@ func FuzzDecode(f *testing.F) {
 			if x, err := decodeRow(key, value); err == nil && x.size >= 0 {
 				if again, err := decodeRow(key, encodeRow(key, x)); err != nil || again != x {
 					t.Errorf("%+v became %+v, %v", x, again, err)
+				}
+			}
+			if n, err := decodeNoted(key, value); err == nil {
+				if again, err := decodeNoted(key, encodeNoted(key, n)); err != nil || again != n {
+					t.Errorf("%+v became %+v, %v", n, again, err)
 				}
 			}
 			_, _ = decodeCount(key, value)

@@ -2,6 +2,7 @@ package bolt_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -83,9 +84,23 @@ func fillStore(t testing.TB, s store.Store) {
 				w.PutDecision(store.Decision{Source: peers[0], Target: peers[1], Approved: true}),
 				w.PutValue("value", []byte("text")),
 				w.DeleteBundle(note(round*40+7)), w.DeleteInbox(uint64(round*40+3)),
+				rememberAll(w, round*40, round*40+40),
 			)
 		})
 	}
+}
+
+// replayKey names body n.
+func replayKey(n int) [32]byte { return sha256.Sum256(fmt.Appendf(nil, "body %d", n)) }
+
+// rememberAll notes the bodies from to to-1; a hundred are held.
+func rememberAll(w store.Writer, from, to int) error {
+	for n := from; n < to; n++ {
+		if _, err := w.Remember(replayKey(n), time.Unix(1_700_000_000+int64(n), 0), store.ReplayBounds{Rows: 100}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // made returns the bytes of a store with some of everything in it.
@@ -287,6 +302,12 @@ func readAll(s store.Store, t *testing.T) int {
 		_, _ = r.Types()
 		_, _ = r.Decisions()
 		_, _ = r.Value("value")
+		for range r.Values("") {
+		}
+		for n := range 160 {
+			_, _ = r.Remembered(replayKey(n))
+		}
+		_, _ = r.ReplayLen()
 		return nil
 	})
 	return n
@@ -335,7 +356,7 @@ func TestRandomDamageIsSurvived(t *testing.T) {
 				if _, err := w.Enqueue(store.Outbox, []rid.RID{"orn:koi-net.node:a+1"}, store.QueueRow{RID: note(n), Event: []byte("e")}, store.QueueLimits{Rows: 20}); err != nil {
 					return err
 				}
-				return errors.Join(w.PutBundle(record(n*31, `{}`)), w.DeleteBundle(note(n*25)))
+				return errors.Join(w.PutBundle(record(n*31, `{}`)), w.DeleteBundle(note(n*25)), rememberAll(w, 155+n, 165+n))
 			})
 		}
 		_ = s.Close()
@@ -436,6 +457,201 @@ func TestDamagedRecordIsNamed(t *testing.T) {
 	update(t, s, func(w store.Writer) error { return w.PutBundle(record(11, `{"mended":true}`)) })
 	if err := s.Check(t.Context()); err != nil {
 		t.Errorf("Check after mending: %v", err)
+	}
+}
+
+// The two halves of the replay memory, and its counter, are held against each other.
+func TestReplayDamageIsNoticed(t *testing.T) {
+	short := func(n int) []byte { key := replayKey(n); return key[:16] }
+	row := func(seq int) []byte { return binary.BigEndian.AppendUint64(nil, uint64(seq)) }
+	sealed := func(key, payload []byte) []byte { return bolt.SealForTest(key, payload) }
+	noted := func(seq, n int) []byte { return sealed(row(seq), append(bytes.Clone(short(n)), 2)) }
+	number := func(key []byte, n int) []byte { return sealed(key, binary.AppendUvarint(nil, uint64(n))) }
+	counter := []byte("replay")
+
+	for _, test := range []struct {
+		name string
+		do   func(keys, rows, counters *bbolt.Bucket) error
+		// Whether a note that has to drop the first key meets it.
+		met bool
+	}{
+		{"a key is missing", func(keys, _, _ *bbolt.Bucket) error { return keys.Delete(short(0)) }, true},
+		{"a later key is missing", func(keys, _, _ *bbolt.Bucket) error { return keys.Delete(short(5)) }, false},
+		{"a row is missing", func(_, rows, _ *bbolt.Bucket) error { return rows.Delete(row(6)) }, false},
+		{"all rows are missing", func(_, rows, _ *bbolt.Bucket) error {
+			for seq := range 10 {
+				if err := rows.Delete(row(seq + 1)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, true},
+		{"a row too many", func(_, rows, _ *bbolt.Bucket) error { return rows.Put(row(99), noted(99, 5)) }, false},
+		{"a key has another's row", func(keys, _, _ *bbolt.Bucket) error { return keys.Put(short(0), number(short(0), 2)) }, true},
+		{"a key has no number", func(keys, _, _ *bbolt.Bucket) error { return keys.Put(short(0), number(short(0), 0)) }, true},
+		{"a row has another's key", func(_, rows, _ *bbolt.Bucket) error { return rows.Put(row(1), noted(1, 1)) }, true},
+		{"a row is cut", func(_, rows, _ *bbolt.Bucket) error { return rows.Put(row(1), sealed(row(1), short(0))) }, true},
+		{"a row is flipped", func(_, rows, _ *bbolt.Bucket) error {
+			v := noted(1, 0)
+			v[3] ^= 1
+			return rows.Put(row(1), v)
+		}, true},
+		{"a key is flipped", func(keys, _, _ *bbolt.Bucket) error {
+			v := number(short(0), 1)
+			v[1] ^= 2
+			return keys.Put(short(0), v)
+		}, true},
+		{"the counter is too high", func(_, _, counters *bbolt.Bucket) error { return counters.Put(counter, number(counter, 11)) }, false},
+		{"the counter is too low", func(_, _, counters *bbolt.Bucket) error { return counters.Put(counter, number(counter, 9)) }, false},
+		{"the counter is flipped", func(_, _, counters *bbolt.Bucket) error {
+			return counters.Put(counter, append(number(counter, 10), 1))
+		}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "koi.db")
+			s := open(t, path)
+			update(t, s, func(w store.Writer) error { return rememberAll(w, 0, 10) })
+			if err := s.Check(t.Context()); err != nil {
+				t.Errorf("Check before: %v", err)
+			}
+			closeStore(t, s)
+			alter(t, path, func(tx *bbolt.Tx) error {
+				return test.do(tx.Bucket([]byte("replay")), tx.Bucket([]byte("noted")), tx.Bucket([]byte("counters")))
+			})
+			s = open(t, path)
+			defer closeStore(t, s)
+			if err := s.Check(t.Context()); !errors.Is(err, store.ErrDamaged) {
+				t.Errorf("Check: %v", err)
+			}
+			// What is not sure is not dropped, and what is not noted not accepted.
+			before := held(t, s)
+			err := s.Update(t.Context(), func(w store.Writer) error {
+				_, err := w.Remember(replayKey(10), time.Unix(1_700_000_100, 0), store.ReplayBounds{Rows: 10})
+				return err
+			})
+			if test.met != errors.Is(err, store.ErrDamaged) {
+				t.Errorf("Remember: %v", err)
+			}
+			after := held(t, s)
+			if err != nil && !slices.Equal(before, after) || err == nil && !slices.Contains(after, 10) {
+				t.Errorf("held: %v, then %v", before, after)
+			}
+		})
+	}
+}
+
+// held lists which of the first bodies are remembered; -1 stands for an error.
+func held(t *testing.T, s store.Store) (all []int) {
+	t.Helper()
+	err := s.View(t.Context(), func(r store.Reader) error {
+		for n := range 12 {
+			yes, err := r.Remembered(replayKey(n))
+			switch {
+			case errors.Is(err, store.ErrDamaged):
+				all = append(all, -1)
+			case err != nil:
+				return err
+			case yes:
+				all = append(all, n)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("View: %v", err)
+	}
+	return all
+}
+
+// alter changes a closed store behind its back.
+func alter(t *testing.T, path string, fn func(*bbolt.Tx) error) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Update(fn), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// makeOlder makes a store what it would be had it been made before there was a
+// replay memory.
+func makeOlder(tx *bbolt.Tx) error {
+	return errors.Join(tx.DeleteBucket([]byte("replay")), tx.DeleteBucket([]byte("noted")), tx.Bucket([]byte("counters")).Delete([]byte("replay")))
+}
+
+func TestOlderStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "koi.db")
+	s := open(t, path)
+	fillStore(t, s)
+	info := s.Info()
+	closeStore(t, s)
+	alter(t, path, makeOlder)
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Who may not have it leaves it as it is.
+	refused(t, bolt.Options{Path: path, NodeRID: "orn:koi-net.node:other+1", Create: true}, store.ErrForeign)
+
+	var log bytes.Buffer
+	for round := range 3 {
+		s, err := bolt.Open(bolt.Options{Path: path, NodeRID: self, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatalf("Open: %v", err)
+		}
+		if s.Info() != info {
+			t.Errorf("Info was %+v, is %+v", info, s.Info())
+		}
+		if got := readAll(s, t); got != 156 {
+			t.Errorf("%d bundles, want 156", got)
+		}
+		if round == 0 {
+			if got := held(t, s); len(got) != 0 {
+				t.Errorf("an older store remembers %v", got)
+			}
+			// Not even a full volume keeps it from being opened.
+			if size, err := s.Size(); err != nil || size != before.Size() {
+				t.Errorf("the file has %d bytes, %v; it had %d", size, err, before.Size())
+			}
+		}
+		if err := s.Check(t.Context()); err != nil {
+			t.Errorf("Check: %v", err)
+		}
+		update(t, s, func(w store.Writer) error { return rememberAll(w, round*2, round*2+2) })
+		if got := held(t, s); len(got) != 2*round+2 {
+			t.Errorf("round %d: held: %v", round, got)
+		}
+		if err := s.Check(t.Context()); err != nil {
+			t.Errorf("Check: %v", err)
+		}
+		closeStore(t, s)
+	}
+	if n := strings.Count(log.String(), "up to date"); n != 1 {
+		t.Errorf("the log tells %d times of a store brought up to date: %s", n, log.String())
+	}
+}
+
+// An older store lacks the whole of the replay memory; a damaged one a part.
+func TestLostReplayMemoryIsNoticed(t *testing.T) {
+	drop := func(name string) func(*bbolt.Tx) error {
+		return func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte(name)) }
+	}
+	for name, fn := range map[string]func(*bbolt.Tx) error{
+		"the keys":            drop("replay"),
+		"the rows":            drop("noted"),
+		"all but its counter": func(tx *bbolt.Tx) error { return errors.Join(drop("replay")(tx), drop("noted")(tx)) },
+		"and another bucket":  func(tx *bbolt.Tx) error { return errors.Join(makeOlder(tx), drop("inbox")(tx)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "koi.db")
+			s := open(t, path)
+			update(t, s, func(w store.Writer) error { return rememberAll(w, 0, 3) })
+			closeStore(t, s)
+			alter(t, path, fn)
+			refused(t, bolt.Options{Path: path, NodeRID: self, Create: true}, store.ErrDamaged)
+		})
 	}
 }
 
@@ -659,6 +875,7 @@ func TestTornWrites(t *testing.T) {
 		update(t, s, func(w store.Writer) error {
 			for n := range 30 {
 				_, err := w.Enqueue(store.Outbox, []rid.RID{"orn:koi-net.node:a+1"}, store.QueueRow{RID: note(n), Event: []byte("torn")}, store.QueueLimits{Rows: 100})
+				err = errors.Join(err, rememberAll(w, 200+commit*20+n, 200+commit*20+n+1))
 				if err := errors.Join(err, w.PutBundle(record(commit*100+n*3, strings.Repeat("torn ", 100*n))), w.DeleteBundle(note(n*2))); err != nil {
 					return err
 				}
@@ -770,7 +987,15 @@ func TestMaxSize(t *testing.T) {
 		_, err := w.AppendInbox(store.InboxRow{RID: note(1), Data: []byte(large)})
 		return err
 	}
-	for name, fn := range map[string]func(store.Writer) error{"Enqueue": enqueue, "AppendInbox": appendInbox} {
+	remember := func(w store.Writer) error { // keys are small: many are what there is no room for
+		for n := range 100_000 {
+			if _, err := w.Remember(replayKey(n), time.Unix(1, 0), store.ReplayBounds{}); err != nil {
+				return err
+			}
+		}
+		return errors.New("all were noted")
+	}
+	for name, fn := range map[string]func(store.Writer) error{"Enqueue": enqueue, "AppendInbox": appendInbox, "Remember": remember} {
 		if err := s.Update(t.Context(), fn); !errors.Is(err, store.ErrFull) {
 			t.Errorf("%s in a full store: %v", name, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/koi-net/koi-operator/node/rid"
 	"github.com/koi-net/koi-operator/node/store"
@@ -108,6 +109,30 @@ func (t *tx) Value(name string) ([]byte, error) {
 		return nil, damaged("values", key, err)
 	}
 	return append(make([]byte, 0, len(payload)), payload...), nil
+}
+
+// Values implements store.Reader.
+func (t *tx) Values(prefix string) iter.Seq2[store.Value, error] {
+	return func(yield func(store.Value, error) bool) {
+		var failed error
+		stopped := false
+		err := t.scan(bucketValues, []byte(prefix), nil, func(k, v []byte) bool {
+			payload, err := unseal(k, v)
+			if err != nil {
+				failed = damaged("values", k, err)
+				return false
+			}
+			value := store.Value{Key: string(k), Value: append(make([]byte, 0, len(payload)), payload...)}
+			stopped = !yield(value, nil)
+			return !stopped
+		})
+		if failed != nil {
+			err = failed
+		}
+		if err != nil && !stopped {
+			yield(store.Value{}, err)
+		}
+	}
 }
 
 // PutValue implements store.Writer.

@@ -35,8 +35,14 @@
 //	refs        seq                    number of rows that share the body
 //	decisions   source, target         JSON
 //	values      name                   bytes
-//	counters    "inbox"                number of inbox rows
+//	counters    "inbox", "replay"      number of inbox rows, of keys in replay
+//	replay      key                    seq of its row in noted
+//	noted       seq                    key, when it was noted
 //
 // Sequence numbers are those of bbolt's buckets: they only grow, and outlive
 // the rows they numbered.
+//
+// The last two buckets came after the first stores of this format. A store that
+// has neither is given them when it is opened; nothing else in it changes, and
+// programs that do not know them can still use it, so the format has stayed.
 package bolt

@@ -32,19 +32,25 @@ const (
 	bucketDecisions
 	bucketValues
 	bucketCounters
+	bucketReplay
+	bucketNoted
 	bucketCount
 )
 
 var bucketNames = [bucketCount]string{
 	"koi", "bundles", "manifests", "types", "inbox", "peers", "rows", "latest",
 	"superseded", "bodies", "refs", "decisions", "values", "counters",
+	"replay", "noted",
 }
+
+// laterBuckets are missing in stores made before there was a replay memory.
+var laterBuckets = []bucket{bucketReplay, bucketNoted}
 
 func (b bucket) String() string { return bucketNames[b] }
 
 // appended buckets take keys that only grow, so their pages are left fuller.
 func (b bucket) appended() bool {
-	return b == bucketInbox || b == bucketBodies || b == bucketRefs
+	return b == bucketInbox || b == bucketBodies || b == bucketRefs || b == bucketNoted
 }
 
 // errOver: a Reader or Writer was used after its transaction.
@@ -66,12 +72,14 @@ type shared struct {
 	room int64
 
 	// What many functions of one transaction change is collected here and
-	// written by flush: figures by peers key, counts by type, the inbox length.
+	// written by flush: figures by peers key, counts by type, the lengths of
+	// the inbox and of the replay memory.
 	peers  map[string]*peerState
 	stale  map[string]struct{} // keys of peers to write
 	counts map[string]uint64
 	typed  map[string]struct{} // keys of counts to write
 	inbox  *uint64
+	replay *uint64
 }
 
 // tx is the Reader, or the Writer, of one function.
@@ -162,6 +170,15 @@ func (t *tx) delete(id bucket, key []byte) (err error) {
 	t.changes++
 	if err := b.Delete(key); err != nil {
 		t.failed = fmt.Errorf("delete record %s of %s: %w", printable(key), id, err)
+	}
+	return t.failed
+}
+
+func (t *tx) createBucket(id bucket) (err error) {
+	defer t.guardWrite(&err, id)
+	t.changes++
+	if _, err := t.btx.CreateBucket([]byte(bucketNames[id])); err != nil {
+		t.failed = fmt.Errorf("make bucket %s: %w", id, err)
 	}
 	return t.failed
 }
@@ -311,8 +328,14 @@ func (t *tx) flush() error {
 		}
 		delete(t.typed, key)
 	}
-	if t.inbox != nil {
-		if err := t.put(bucketCounters, keyInbox, encodeCount(keyInbox, *t.inbox)); err != nil {
+	for _, length := range []struct {
+		key []byte
+		n   *uint64
+	}{{keyInbox, t.inbox}, {keyReplay, t.replay}} {
+		if length.n == nil {
+			continue
+		}
+		if err := t.put(bucketCounters, length.key, encodeCount(length.key, *length.n)); err != nil {
 			return err
 		}
 	}

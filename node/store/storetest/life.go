@@ -17,7 +17,6 @@ import (
 var decisionTests = []namedTest{
 	{"a decision is kept, replaced, removed", testDecisions},
 	{"pairs are ordered and apart", testDecisionPairs},
-	{"values", testValues},
 }
 
 func testDecisions(e *env) {
@@ -88,43 +87,6 @@ func testDecisionPairs(e *env) {
 		e.Errorf("PutDecision with a bad source: %v", err)
 	}
 	e.check()
-}
-
-func testValues(e *env) {
-	values := map[string][]byte{"a": []byte("1"), "b": {}, "a b/ü": {0, 1, 255}}
-	e.update(func(w store.Writer) error {
-		for name, value := range values {
-			if err := w.PutValue(name, value); err != nil {
-				return err
-			}
-		}
-		return w.PutValue("a", []byte("1"))
-	})
-	e.reopen()
-	e.view(func(r store.Reader) error {
-		for name, want := range values {
-			if got, err := r.Value(name); err != nil || string(got) != string(want) || got == nil {
-				e.Errorf("Value(%q): %v, %v", name, got, err)
-			}
-		}
-		if _, err := r.Value("none"); !errors.Is(err, store.ErrNotFound) {
-			e.Errorf("Value of no name: %v", err)
-		}
-		return nil
-	})
-	e.check()
-	for range 2 {
-		e.update(func(w store.Writer) error { return w.PutValue("a", nil) })
-	}
-	e.view(func(r store.Reader) error {
-		if _, err := r.Value("a"); !errors.Is(err, store.ErrNotFound) {
-			e.Errorf("Value after removing it: %v", err)
-		}
-		return nil
-	})
-	if err := e.store().Update(e.Context(), func(w store.Writer) error { return w.PutValue("", []byte("x")) }); err == nil {
-		e.Error("a value without a name was taken")
-	}
 }
 
 var lifeTests = []namedTest{
@@ -339,7 +301,8 @@ func testCheckConcurrent(e *env) {
 					return w.DeleteBundle(note((n - 2) % 500))
 				}
 				_, err := w.Enqueue(store.Outbox, []rid.RID{peerA, peerB}, store.QueueRow{RID: note(n % 50), Event: []byte("event")}, store.QueueLimits{Rows: 100})
-				return errors.Join(err, w.PutBundle(record(e, note(n%500), strings.Repeat("z", n%5000))))
+				_, replayErr := w.Remember(replayKey(n), when(n), store.ReplayBounds{Rows: 50})
+				return errors.Join(err, replayErr, w.PutBundle(record(e, note(n%500), strings.Repeat("z", n%5000))))
 			})
 			if err != nil {
 				e.Errorf("Update: %v", err)

@@ -26,8 +26,10 @@ func Run(t *testing.T, open func(t *testing.T, dir string) store.Store) {
 		{"Transactions", transactionTests},
 		{"Bundles", bundleTests},
 		{"Inbox", inboxTests},
+		{"Replay", replayTests},
 		{"Queues", queueTests},
 		{"Decisions", decisionTests},
+		{"Values", valueTests},
 		{"Life", lifeTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {

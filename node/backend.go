@@ -9,9 +9,11 @@ import (
 
 	"github.com/koi-net/koi-operator/node/admin"
 	"github.com/koi-net/koi-operator/node/admin/client"
+	"github.com/koi-net/koi-operator/node/contact"
 	"github.com/koi-net/koi-operator/node/edge"
 	"github.com/koi-net/koi-operator/node/graph"
 	"github.com/koi-net/koi-operator/node/handlers"
+	"github.com/koi-net/koi-operator/node/peer"
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
@@ -41,6 +43,7 @@ func (b backend) Status(ctx context.Context) (client.Status, error) {
 		Coordinator:  n.cfg.Coordinator,
 		EdgeApproval: string(n.cfg.EdgeApproval),
 	}
+	st.Quarantined = n.processor.Quarantined()
 	st.Ready = !slices.ContainsFunc(st.Checks, func(c client.Check) bool { return !c.OK })
 	for _, t := range n.cfg.Interests {
 		st.Interests = append(st.Interests, string(t))
@@ -143,15 +146,15 @@ func (b backend) Introduce(ctx context.Context, in client.Introduction) (client.
 	if err := validateURL("url", in.URL); err != nil || in.URL == "" {
 		return client.Node{}, fmt.Errorf("%w: url: give the node's base URL, as in http://host:8000/koi-net", admin.ErrInvalid)
 	}
-	r, err := b.n.contact.Introduce(ctx, in.URL)
-	if err != nil {
+	if p := (protocol.NodeProfile{PublicKey: in.PublicKey}); in.RID != "" && !p.KeyMatches(in.RID) {
+		return client.Node{}, fmt.Errorf("%w: publicKey is not the key that %s was made from", admin.ErrInvalid, in.RID)
+	}
+	r, err := b.n.contact.Introduce(ctx, peer.Target{RID: in.RID, URL: in.URL, Key: in.PublicKey})
+	switch {
+	case errors.Is(err, contact.ErrAnotherNode):
+		return client.Node{}, fmt.Errorf("%w: %w", admin.ErrConflict, err)
+	case err != nil:
 		return client.Node{}, fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
-	}
-	if in.RID != "" && r != "" && r != in.RID {
-		return client.Node{}, fmt.Errorf("%w: %s answers as %s, not as %s", admin.ErrConflict, in.URL, r, in.RID)
-	}
-	if r == "" {
-		r = in.RID
 	}
 	if k, ok := b.n.graph.Node(r); ok {
 		return b.node(k), nil
@@ -318,7 +321,7 @@ func (b backend) reconsider(ctx context.Context, source, target rid.RID) error {
 	in := edge.Negotiation{
 		Self: n.identity.RID, Provides: handlers.Provided(n.Profile()), Policy: n.cfg.EdgeApproval, Current: &e.Profile,
 	}
-	if k, ok := n.graph.Node(target); ok {
+	if k, ok := n.graph.Node(target); ok && (k.Verified || k.Profile.NodeType == protocol.Partial) {
 		in.Known, in.TargetKind = true, k.Profile.NodeType
 	}
 	err := n.store.View(ctx, func(tx store.Reader) error {
@@ -505,14 +508,14 @@ func (b backend) Leave(ctx context.Context) error {
 			other = e.Profile.Target
 		}
 		k, ok := n.graph.Node(other)
-		if !ok || k.Profile.BaseURL == "" || told[k.Profile.BaseURL] {
+		if !ok || !k.Verified || k.Profile.BaseURL == "" || told[k.Profile.BaseURL] {
 			continue
 		}
 		told[k.Profile.BaseURL] = true
 		go func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			failures <- n.client.Broadcast(ctx, k.Profile.BaseURL, [][]byte{event})
+			failures <- n.client.Broadcast(ctx, contact.Target(k), [][]byte{event}, nil)
 		}()
 	}
 	var errs []error

@@ -33,6 +33,9 @@ func (n *Node) committed(c pipeline.Commit) {
 func (n *Node) nodeCommitted(o *pipeline.Object) {
 	switch {
 	case o.RID == n.identity.RID:
+		if b, ok := o.Bundle(); ok {
+			n.setIntroduction(b)
+		}
 		return
 	case o.Normalized == protocol.Forget:
 		n.contact.Forgotten(o.RID)

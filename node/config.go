@@ -94,6 +94,10 @@ type Config struct {
 	QueueBytes int64
 	// QueueMaxAge ends a poll queue nobody polls.
 	QueueMaxAge time.Duration
+	// ReplayRows and ReplayMaxAge bound the memory of signed bodies that were
+	// accepted, by which a body that somebody sends once more is known.
+	ReplayRows   int
+	ReplayMaxAge time.Duration
 	// PeerConcurrency bounds concurrent requests served to peers.
 	PeerConcurrency int
 	// Limits bound bodies and what is in them.
@@ -148,6 +152,8 @@ func DefaultConfig() Config {
 		QueueRows:       100_000,
 		QueueBytes:      256 << 20,
 		QueueMaxAge:     7 * 24 * time.Hour,
+		ReplayRows:      1_000_000,
+		ReplayMaxAge:    90 * 24 * time.Hour,
 		PeerConcurrency: 256,
 		Limits:          protocol.DefaultLimits(),
 	}

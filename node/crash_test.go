@@ -106,7 +106,7 @@ func TestAcknowledgedEventsSurviveSIGKILL(t *testing.T) {
 	client := peer.NewClient(peer.ClientConfig{AllowLoopback: func() bool { return true }, Limits: protocol.DefaultLimits()})
 	defer client.Close()
 	nodetest.Eventually(t, "all acknowledged events are in the cache", func() (bool, string) {
-		ans, err := client.FetchManifests(t.Context(), d.url, []rid.Type{noteType}, nil)
+		ans, err := client.FetchManifests(t.Context(), peer.Target{URL: d.url}, []rid.Type{noteType}, nil)
 		if err != nil {
 			return false, err.Error()
 		}

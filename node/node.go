@@ -48,15 +48,18 @@ type Node struct {
 	graph    *graph.Graph
 	started  time.Time
 
+	traits    *peer.Traits
 	client    *peer.Client
 	processor *pipeline.Processor
 	contact   *contact.Manager
 	delivery  *peer.Delivery
 	polls     *peer.Polls
 	feed      *admin.Feed
+	fetching  perPeer
 
 	profile   atomic.Pointer[protocol.NodeProfile]
-	cached    atomic.Bool // the own bundle is in the cache
+	own       atomic.Pointer[[]byte] // our own NEW as it goes out, once it is cached
+	cached    atomic.Bool            // the own bundle is in the cache
 	listening atomic.Bool
 	ran       atomic.Bool
 	closeOnce sync.Once
@@ -171,17 +174,24 @@ func (n *Node) build() (err error) {
 	}
 	n.feed = admin.NewFeed(n.store.Info().ID, 0, n.cfg.Clock)
 	n.setProfile(n.cfg.BaseURL)
+	n.traits = peer.NewTraits()
+	if err := n.loadTraits(context.Background()); err != nil {
+		return err
+	}
 	n.client = peer.NewClient(peer.ClientConfig{
 		AllowCIDRs: n.cfg.AllowPeerCIDRs, AllowLoopback: n.allowLoopback, Timeout: n.cfg.RequestTimeout,
-		Limits: n.cfg.Limits, UserAgent: "koi-node/" + n.cfg.Version, Self: self,
+		Limits: n.cfg.Limits, UserAgent: n.product(), Identity: n.identity, Introduction: n.introduction,
+		DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Forgotten: n.forgottenBy, Traits: n.traits,
 	})
 	n.processor, err = pipeline.New(pipeline.Config{
 		Self: self, Store: n.store, Graph: n.graph,
 		Handlers: append(handlers.Default(handlers.Options{
 			Self: self, Profile: n.Profile, Approval: n.cfg.EdgeApproval, Coordinator: n.cfg.Coordinator, ClockSkew: clockSkew,
+			DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Heard: n.heard,
 		}), n.cfg.Handlers...),
 		Fetcher: n.fetcher(), Route: n.route, OnCommit: n.committed,
 		QueueLimits: store.QueueLimits{Rows: n.cfg.QueueRows, Bytes: n.cfg.QueueBytes},
+		Replay:      store.ReplayBounds{Rows: n.cfg.ReplayRows, Age: n.cfg.ReplayMaxAge},
 		Workers:     n.cfg.Workers, MaxInbox: n.cfg.MaxInbox,
 		Now: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
 	})
@@ -198,34 +208,40 @@ func (n *Node) build() (err error) {
 		return err
 	}
 	n.delivery, err = peer.NewDelivery(peer.DeliveryConfig{
-		Store: n.store, Client: n.client, Directory: directory{n.graph}, RetryCap: n.cfg.RetryCap, Logger: n.log, Metrics: n.metrics,
+		Store: n.store, Client: n.client, Directory: directory{n.graph}, Suits: n.suits, RetryCap: n.cfg.RetryCap, Logger: n.log, Metrics: n.metrics,
 	})
 	if err != nil {
 		return err
 	}
 	n.polls, err = peer.NewPolls(peer.PollsConfig{
-		Store: n.store, QueueMaxAge: n.cfg.QueueMaxAge, Clock: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
+		Store: n.store, Introduction: n.introduction, Suits: n.suits, QueueMaxAge: n.cfg.QueueMaxAge, Clock: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
 	})
 	return err
 }
 
-func (n *Node) fetcher() fetcher { return fetcher{graph: n.graph, client: n.client} }
+func (n *Node) fetcher() fetcher { return fetcher{graph: n.graph, client: n.client, busy: &n.fetching} }
+
+// heard passes on what others say of a node.
+func (n *Node) heard(r rid.RID, p protocol.NodeProfile) { n.contact.Heard(r, p) }
+
+// forgottenBy passes on that a peer does not know us.
+func (n *Node) forgottenBy(r rid.RID) { n.contact.ForgottenBy(r) }
 
 // clockSkew is how far ahead of our clock a manifest may be stamped.
 const clockSkew = 5 * time.Minute
 
 func (n *Node) loadGraph(ctx context.Context) error {
-	var edges []protocol.Bundle
+	var edges []store.Record
 	err := n.store.View(ctx, func(tx store.Reader) error {
 		for rec, err := range tx.Records([]rid.Type{rid.NodeType, rid.EdgeType}, "") {
 			if err != nil {
 				return err
 			}
 			if rec.Bundle.Manifest.RID.Type() == rid.EdgeType {
-				edges = append(edges, rec.Bundle)
+				edges = append(edges, rec)
 				continue
 			}
-			n.apply(rec.Bundle)
+			n.apply(rec)
 		}
 		return nil
 	})
@@ -233,8 +249,8 @@ func (n *Node) loadGraph(ctx context.Context) error {
 		return fmt.Errorf("read the graph: %w", err)
 	}
 	// A pair may have an edge under the RIDs of both generations: the newer counts.
-	slices.SortStableFunc(edges, func(a, b protocol.Bundle) int {
-		return a.Manifest.Timestamp.Time().Compare(b.Manifest.Timestamp.Time())
+	slices.SortStableFunc(edges, func(a, b store.Record) int {
+		return a.Bundle.Manifest.Timestamp.Time().Compare(b.Bundle.Manifest.Timestamp.Time())
 	})
 	for _, e := range edges {
 		n.apply(e)
@@ -242,9 +258,9 @@ func (n *Node) loadGraph(ctx context.Context) error {
 	return nil
 }
 
-func (n *Node) apply(b protocol.Bundle) {
-	if err := pipeline.Apply(n.graph, b.Manifest.RID, &b.Manifest, b.Contents, false); err != nil {
-		n.log.Warn("profile left out of the graph", "rid", b.Manifest.RID, "error", err)
+func (n *Node) apply(rec store.Record) {
+	if err := pipeline.Apply(n.graph, rec); err != nil {
+		n.log.Warn("profile left out of the graph", "rid", rec.Bundle.Manifest.RID, "error", err)
 	}
 }
 
@@ -345,6 +361,7 @@ func (n *Node) run(ctx context.Context) error {
 		work.Go(func() error { return n.delivery.Run(workCtx) })
 		work.Go(func() error { return n.polls.Run(workCtx) })
 		work.Go(func() error { return n.contact.Run(workCtx) })
+		work.Go(func() error { return n.keepTraits(workCtx) })
 		if polling != nil {
 			work.Go(func() error { return polling.Run(workCtx) })
 		}
@@ -394,18 +411,23 @@ func (n *Node) publishSelf(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("publish the own profile: %w", err)
 	}
+	b, err := n.Bundle(ctx, n.identity.RID)
+	if err != nil {
+		return fmt.Errorf("publish the own profile: %w", err)
+	}
+	n.setIntroduction(b)
 	n.cached.Store(true)
 	return nil
 }
 
 // setProfile makes up the own profile.
 func (n *Node) setProfile(baseURL string) {
-	p := protocol.NodeProfile{BaseURL: baseURL, NodeType: protocol.Full, Provides: n.cfg.Provides}
+	p := protocol.NodeProfile{
+		BaseURL: baseURL, NodeType: protocol.Full, Provides: n.cfg.Provides, PublicKey: n.identity.PublicKeyText(),
+	}
 	if n.cfg.Partial {
 		p.NodeType, p.BaseURL = protocol.Partial, ""
 	}
-	// The key is not published yet: a profile with a key says that the node
-	// speaks the signed generation.
 	n.profile.Store(&p)
 }
 
@@ -455,9 +477,7 @@ func (n *Node) storeFailure() error {
 func (n *Node) polling() (*peer.Polling, error) {
 	return peer.NewPolling(peer.PollingConfig{
 		Client: n.client, Interval: n.cfg.PollInterval, RetryCap: n.cfg.RetryCap, Targets: n.pollTargets,
-		Accept: func(ctx context.Context, source string, events []protocol.Event) error {
-			return n.processor.Accept(ctx, pipeline.Source(source), events)
-		},
+		Accept: n.accept,
 		Logger: n.log, Metrics: n.metrics,
 	})
 }
@@ -472,11 +492,16 @@ func (n *Node) pollTargets() []peer.Target {
 		}
 		if k, ok := n.graph.Node(other); ok && k.Profile.BaseURL != "" && !seen[other] {
 			seen[other] = true
-			out = append(out, peer.Target{RID: other, URL: k.Profile.BaseURL})
+			out = append(out, contact.Target(k))
 		}
 	}
 	if len(out) == 0 && n.cfg.FirstContact != "" {
-		out = append(out, peer.Target{RID: n.cfg.FirstContactRID, URL: n.cfg.FirstContact})
+		t := peer.Target{RID: n.cfg.FirstContactRID}
+		if k, ok := n.graph.Node(n.contact.FirstContact().RID); ok {
+			t = contact.Target(k)
+		}
+		t.URL = n.cfg.FirstContact
+		out = append(out, t)
 	}
 	return out
 }
@@ -484,8 +509,8 @@ func (n *Node) pollTargets() []peer.Target {
 // acceptor hands a broadcast to the pipeline.
 type acceptor struct{ p *pipeline.Processor }
 
-func (a acceptor) Accept(ctx context.Context, source string, events []protocol.Event) error {
-	err := a.p.Accept(ctx, pipeline.Source(source), events)
+func (a acceptor) Accept(ctx context.Context, from server.Sender, events []protocol.Event) error {
+	err := a.p.Accept(ctx, pipeline.Received{Source: sourceOf(from.RID), Replay: from.Replay, Events: events})
 	if errors.Is(err, pipeline.ErrBusy) {
 		return fmt.Errorf("%w: %w", server.ErrBusy, err)
 	}
@@ -495,9 +520,11 @@ func (a acceptor) Accept(ctx context.Context, source string, events []protocol.E
 // directory tells the delivery where nodes are.
 type directory struct{ g *graph.Graph }
 
-func (d directory) BaseURL(r rid.RID) (string, bool) {
+// Target leaves out a node that others alone have spoken of: what is meant for
+// it waits until it has said itself where it is.
+func (d directory) Target(r rid.RID) (peer.Target, bool) {
 	k, ok := d.g.Node(r)
-	return k.Profile.BaseURL, ok && k.Profile.BaseURL != ""
+	return contact.Target(k), ok && k.Verified && k.Profile.BaseURL != ""
 }
 
 // listeners are the node's bound sockets; those it has not are nil.
@@ -583,6 +610,7 @@ func (n *Node) serve(ctx context.Context, g *errgroup.Group, ls listeners) error
 		}
 		h, err := server.New(server.Config{
 			Store: n.store, Inbox: acceptor{n.processor}, Polls: n.polls, Self: n.self, BasePath: base.Path,
+			Identity: n.identity, Peers: peers{n}, DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Product: n.product(),
 			Limits: n.cfg.Limits, Concurrency: n.cfg.PeerConcurrency, Logger: n.log, Metrics: n.metrics,
 		})
 		if err != nil {

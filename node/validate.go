@@ -41,6 +41,9 @@ func (c *Config) Validate() error {
 	if !slices.Contains([]UnsignedPeers{UnsignedAllow, UnsignedDeny}, c.UnsignedPeers) {
 		return bad("--unsigned-peers %q: use %s or %s", c.UnsignedPeers, UnsignedAllow, UnsignedDeny)
 	}
+	if c.Unsigned && c.UnsignedPeers == UnsignedDeny {
+		return bad("--unsigned with --unsigned-peers %s: a node without a key can speak to nobody then; leave one of the two out", UnsignedDeny)
+	}
 	for _, d := range []struct {
 		name  string
 		value int64

@@ -76,6 +76,8 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.IntVar(&c.QueueRows, "queue-rows", c.QueueRows, "events that may wait for one peer")
 	f.Var(size[int64]{&c.QueueBytes}, "queue-bytes", "bytes that may wait for one peer")
 	f.DurationVar(&c.QueueMaxAge, "queue-max-age", c.QueueMaxAge, "end of a poll queue nobody polls")
+	f.IntVar(&c.ReplayRows, "replay-rows", c.ReplayRows, "signed bodies remembered, by which repeated ones are known")
+	f.DurationVar(&c.ReplayMaxAge, "replay-max-age", c.ReplayMaxAge, "how long they are remembered")
 	f.IntVar(&c.PeerConcurrency, "peer-concurrency", c.PeerConcurrency, "requests of peers served side by side")
 	f.Var(size[int64]{&c.Limits.BodyBytes}, "max-body-bytes", "size of a body")
 	f.IntVar(&c.Limits.Events, "max-events", c.Limits.Events, "events in a body")

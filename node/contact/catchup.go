@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/koi-net/koi-operator/node/graph"
+	"github.com/koi-net/koi-operator/node/peer"
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
@@ -25,7 +26,7 @@ func (m *Manager) catchUp(ctx context.Context, n graph.Node, want *protocol.Edge
 	if len(types) == 0 || st.caughtUp == key {
 		return nil
 	}
-	ans, err := m.cfg.Caller.FetchManifests(ctx, n.Profile.BaseURL, types, nil)
+	ans, err := m.cfg.Caller.FetchManifests(ctx, Target(n), types, nil)
 	if err != nil {
 		return fmt.Errorf("fetch the manifests of %s: %w", n.RID, err)
 	}
@@ -34,7 +35,7 @@ func (m *Manager) catchUp(ctx context.Context, n graph.Node, want *protocol.Edge
 		return err
 	}
 	for chunk := range slices.Chunk(missing, bundlesPerFetch) {
-		if err := m.fetchBundles(ctx, n.Profile.BaseURL, chunk); err != nil {
+		if err := m.fetchBundles(ctx, Target(n), chunk); err != nil {
 			return fmt.Errorf("catch up with %s: %w", n.RID, err)
 		}
 	}
@@ -94,8 +95,8 @@ func (m *Manager) unknownOrNewer(ctx context.Context, list []protocol.Manifest, 
 
 // fetchBundles takes bundles in, without an event type: state is no news. What
 // was not asked for is left out.
-func (m *Manager) fetchBundles(ctx context.Context, url string, rids []rid.RID) error {
-	ans, err := m.cfg.Caller.FetchBundles(ctx, url, rids)
+func (m *Manager) fetchBundles(ctx context.Context, t peer.Target, rids []rid.RID) error {
+	ans, err := m.cfg.Caller.FetchBundles(ctx, t, rids)
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func (m *Manager) fetchBundles(ctx context.Context, url string, rids []rid.RID) 
 		if !slices.Contains(rids, b.Manifest.RID) {
 			continue
 		}
-		objects = append(objects, pipeline.FromBundle(pipeline.Unsigned, b))
+		objects = append(objects, pipeline.FromBundle(m.source(t), b))
 	}
 	return m.cfg.Knowledge.Submit(ctx, objects...)
 }

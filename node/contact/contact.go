@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/koi-net/koi-operator/node/graph"
+	"github.com/koi-net/koi-operator/node/peer"
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
@@ -17,10 +18,17 @@ import (
 
 // Caller makes requests to other nodes; node/peer has it.
 type Caller interface {
-	Broadcast(ctx context.Context, url string, events [][]byte) error
-	FetchManifests(ctx context.Context, url string, types []rid.Type, rids []rid.RID) (protocol.ManifestsAnswer, error)
-	FetchBundles(ctx context.Context, url string, rids []rid.RID) (protocol.BundlesAnswer, error)
+	// Signs reports whether calls to t are signed, and so are its answers.
+	Signs(t peer.Target) bool
+	Broadcast(ctx context.Context, t peer.Target, events [][]byte, once *peer.Once) error
+	FetchManifests(ctx context.Context, t peer.Target, types []rid.Type, rids []rid.RID) (protocol.ManifestsAnswer, error)
+	FetchBundles(ctx context.Context, t peer.Target, rids []rid.RID) (protocol.BundlesAnswer, error)
 	Self(ctx context.Context, url string) (protocol.Bundle, error)
+}
+
+// Target returns where to call a node of the graph.
+func Target(n graph.Node) peer.Target {
+	return peer.Target{RID: n.RID, URL: n.Profile.BaseURL, Key: n.Profile.PublicKey}
 }
 
 // Knowledge takes what was learned and what is to be said; the pipeline's
@@ -71,6 +79,7 @@ type Manager struct {
 	paused  bool
 	first   FirstContact
 	refused map[rid.RID]Refusal // by source
+	hints   map[rid.RID]peer.Target
 }
 
 // firstContact is the key of the first contact, which may have no RID yet.
@@ -133,7 +142,7 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1),
-		peers: map[rid.RID]*state{}, refused: map[rid.RID]Refusal{},
+		peers: map[rid.RID]*state{}, refused: map[rid.RID]Refusal{}, hints: map[rid.RID]peer.Target{},
 		first: FirstContact{RID: cfg.FirstContactRID},
 	}
 	return m, nil
@@ -266,6 +275,15 @@ func (m *Manager) Forgotten(peer rid.RID) {
 	}
 }
 
+// ForgottenBy says that a peer turned out not to know us any more: our edges with
+// it are looked at anew, now.
+func (m *Manager) ForgottenBy(peer rid.RID) {
+	m.mu.Lock()
+	m.state(peer).reset = true
+	m.mu.Unlock()
+	m.Poke(peer)
+}
+
 // Accepted ends the rest of a proposal: its source approved one.
 func (m *Manager) Accepted(source rid.RID) {
 	m.mu.Lock()
@@ -354,7 +372,7 @@ func (m *Manager) look(ctx context.Context, peer rid.RID) {
 	st.running = false
 	switch {
 	case err != nil:
-		again = m.backoff(st.attempts)
+		again = m.backoff(st.attempts, errors.Is(err, errUnconfirmed))
 		st.attempts++
 		m.log.Debug("contact failed, to be tried again", "node", peer, "in", again, "error", err)
 	case again == 0:
@@ -371,10 +389,14 @@ func (m *Manager) look(ctx context.Context, peer rid.RID) {
 	}
 }
 
-func (m *Manager) backoff(attempts int) time.Duration {
-	d := m.cfg.RetryBase << min(attempts, 16)
-	d = min(d, m.cfg.RetryCap)
-	return jitter(d, 0.5)
+// backoff returns the pause after a number of failures. A node that we know by
+// hearsay alone may never have been there: it is tried ever less often.
+func (m *Manager) backoff(attempts int, hearsay bool) time.Duration {
+	most := m.cfg.RetryCap
+	if hearsay {
+		most = max(most, m.cfg.CheckInterval)
+	}
+	return jitter(min(m.cfg.RetryBase<<min(attempts, 16), most), 0.5)
 }
 
 // jitter spreads d by up to the given share to either side.

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/koi-net/koi-operator/node/graph"
+	"github.com/koi-net/koi-operator/node/peer"
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
@@ -50,24 +51,26 @@ type world struct {
 
 func newWorld(t *testing.T, change func(*Config)) *world {
 	t.Helper()
-	st, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "s.db"), NodeRID: self, Create: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = st.Close() })
-	w := &world{t: t, store: st, graph: graph.New(self), now: start, held: map[rid.RID]protocol.Bundle{}}
+	w := &world{t: t, now: start, held: map[rid.RID]protocol.Bundle{}}
 	cfg := Config{
-		Self: self, Interests: []rid.Type{notes}, Graph: w.graph, Store: st, Caller: w, Knowledge: w, Now: w.clock,
+		Self: self, Interests: []rid.Type{notes}, Caller: w, Knowledge: w, Now: w.clock,
 		CheckInterval: time.Minute, RetryBase: time.Second, RetryCap: 10 * time.Second,
 		Profile: func() protocol.NodeProfile { return protocol.NodeProfile{NodeType: protocol.Partial} },
 	}
 	if change != nil {
 		change(&cfg)
 	}
+	st, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "s.db"), NodeRID: cfg.Self, Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	w.store, w.graph = st, graph.New(cfg.Self)
+	cfg.Store, cfg.Graph = w.store, w.graph
 	if w.m, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	w.keep(w.bundle(self, protocol.NodeProfile{NodeType: protocol.Partial}.Contents(), 0), string(self))
+	w.keep(w.bundle(cfg.Self, protocol.NodeProfile{NodeType: protocol.Partial}.Contents(), 0), string(cfg.Self))
 	return w
 }
 
@@ -99,7 +102,7 @@ func (w *world) keep(b protocol.Bundle, source string) {
 		return tx.PutBundle(store.Record{Bundle: b, Source: source})
 	})
 	if err == nil {
-		err = pipeline.Apply(w.graph, b.Manifest.RID, &b.Manifest, b.Contents, false)
+		err = pipeline.Apply(w.graph, store.Record{Bundle: b, Source: source})
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -127,7 +130,9 @@ func (w *world) call() error {
 	return nil
 }
 
-func (w *world) Broadcast(_ context.Context, to string, events [][]byte) error {
+func (w *world) Signs(t peer.Target) bool { return t.Key != "" }
+
+func (w *world) Broadcast(_ context.Context, to peer.Target, events [][]byte, _ *peer.Once) error {
 	if err := w.call(); err != nil {
 		return err
 	}
@@ -139,11 +144,11 @@ func (w *world) Broadcast(_ context.Context, to string, events [][]byte) error {
 		}
 		said = append(said, string(e.EventType)+" "+string(e.RID))
 	}
-	w.note("broadcast %s to %s", strings.Join(said, ", "), to)
+	w.note("broadcast %s to %s", strings.Join(said, ", "), to.URL)
 	return nil
 }
 
-func (w *world) FetchManifests(_ context.Context, _ string, types []rid.Type, _ []rid.RID) (ans protocol.ManifestsAnswer, err error) {
+func (w *world) FetchManifests(_ context.Context, _ peer.Target, types []rid.Type, _ []rid.RID) (ans protocol.ManifestsAnswer, err error) {
 	w.note("fetch manifests of %v", types)
 	for _, b := range w.held {
 		ans.Manifests = append(ans.Manifests, b.Manifest)
@@ -151,9 +156,9 @@ func (w *world) FetchManifests(_ context.Context, _ string, types []rid.Type, _ 
 	return ans, w.call()
 }
 
-func (w *world) FetchBundles(_ context.Context, _ string, rids []rid.RID) (ans protocol.BundlesAnswer, err error) {
+func (w *world) FetchBundles(_ context.Context, t peer.Target, rids []rid.RID) (ans protocol.BundlesAnswer, err error) {
 	slices.Sort(rids)
-	w.note("fetch %v", rids)
+	w.note("fetch %v%s", rids, w.elsewhere(t))
 	for _, r := range rids {
 		if b, ok := w.held[r]; ok {
 			ans.Bundles = append(ans.Bundles, b)
@@ -164,9 +169,17 @@ func (w *world) FetchBundles(_ context.Context, _ string, rids []rid.RID) (ans p
 	return ans, w.call()
 }
 
+// elsewhere tells of a call to another URL than the usual one.
+func (w *world) elsewhere(t peer.Target) string {
+	if t.URL == url {
+		return ""
+	}
+	return " at " + t.URL
+}
+
 func (w *world) Self(context.Context, string) (protocol.Bundle, error) {
 	if w.own == nil {
-		return protocol.Bundle{}, errors.New("404")
+		return protocol.Bundle{}, &peer.StatusError{Code: 404}
 	}
 	return *w.own, w.call()
 }

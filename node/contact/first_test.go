@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
 )
 
@@ -28,9 +27,7 @@ func TestFirstContactWithoutAnEdge(t *testing.T) {
 		w.expect("at every check", w.turn(70*time.Second), introduction)
 	}
 
-	if err := pipeline.Apply(w.graph, alice, nil, nil, true); err != nil {
-		t.Fatal(err)
-	}
+	w.graph.DeleteNode(alice)
 	w.m.Forgotten(alice)
 	w.expect("forgotten", w.turn(0), handshake, "learn "+string(alice))
 }

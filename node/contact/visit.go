@@ -10,6 +10,7 @@ import (
 
 	"github.com/koi-net/koi-operator/node/edge"
 	"github.com/koi-net/koi-operator/node/graph"
+	"github.com/koi-net/koi-operator/node/peer"
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
@@ -18,44 +19,43 @@ import (
 
 // shakeHands makes this node known to its first contact, and that to us.
 func (m *Manager) shakeHands(ctx context.Context, st *state) (time.Duration, error) {
-	peer, known := m.knownFirstContact()
+	first, known := m.knownFirstContact()
 	if known {
-		m.noteFirstContact(peer, "")
-		if len(m.edgesWith(peer)) > 0 {
+		m.noteFirstContact(first.RID, "")
+		if len(m.edgesWith(first.RID)) > 0 {
 			st.greeted = 0
-			m.Poke(peer) // the edges' own checks find out whether it still knows us
+			m.Poke(first.RID) // the edges' own checks find out whether it still knows us
 			return m.rest(), nil
 		}
 		// It may want no edge with us. We tell it of us now and then, in case it
 		// lost us, but not to forget us: that is for the first time alone.
-		if err := m.introduce(ctx, m.cfg.FirstContact, false); err != nil {
+		t := Target(first)
+		t.URL = m.cfg.FirstContact
+		if err := m.introduce(ctx, t, false); err != nil {
 			m.noteFirstContact("", fmt.Sprintf("%s cannot be reached: %v", m.cfg.FirstContact, err))
 			return 0, err
 		}
 		st.greeted++
 		return min(m.rest(), m.cfg.RetryCap<<min(st.greeted, 16)), nil
 	}
-	b, selfErr := m.cfg.Caller.Self(ctx, m.cfg.FirstContact)
-	if selfErr == nil {
-		if want := m.cfg.FirstContactRID; want != "" && b.Manifest.RID != want {
-			err := fmt.Errorf("%s answers as %s, but --first-contact-rid says %s: correct one of the two", m.cfg.FirstContact, b.Manifest.RID, want)
-			m.noteFirstContact("", err.Error())
-			return 0, err
-		}
+	t, own, err := m.resolve(ctx, peer.Target{RID: m.cfg.FirstContactRID, URL: m.cfg.FirstContact})
+	if err != nil {
+		m.noteFirstContact("", err.Error())
+		return 0, err
 	}
-	if err := m.introduce(ctx, m.cfg.FirstContact, true); err != nil {
+	if err := m.introduce(ctx, t, true); err != nil {
+		err = explain(err, t)
 		m.noteFirstContact("", fmt.Sprintf("no handshake with %s yet: %v", m.cfg.FirstContact, err))
 		return 0, err
 	}
 	// Learned only now: knowing it we would propose at once, and the FORGET of
 	// the handshake would take that away again, here and at all it is relayed to.
-	if selfErr == nil {
-		if err := m.learn(ctx, b); err != nil {
-			return 0, err
-		}
+	if err := m.learn(ctx, t, own); err != nil {
+		m.noteFirstContact("", fmt.Sprintf("%s took our introduction, and gives none of its own: %v", m.cfg.FirstContact, err))
+		return 0, err
 	}
-	peer, known = m.knownFirstContact()
-	m.noteFirstContact(peer, "")
+	first, known = m.knownFirstContact()
+	m.noteFirstContact(first.RID, "")
 	if !known {
 		return 0, errors.New("the first contact has not introduced itself yet")
 	}
@@ -63,17 +63,18 @@ func (m *Manager) shakeHands(ctx context.Context, st *state) (time.Duration, err
 	return jitter(m.cfg.RetryCap, 0.1), nil
 }
 
-func (m *Manager) knownFirstContact() (rid.RID, bool) {
+// knownFirstContact returns the first contact, once it has introduced itself.
+func (m *Manager) knownFirstContact() (graph.Node, bool) {
 	if r := m.cfg.FirstContactRID; r != "" {
-		_, ok := m.cfg.Graph.Node(r)
-		return r, ok
+		n, ok := m.cfg.Graph.Node(r)
+		return n, ok && n.Verified
 	}
 	for _, n := range m.cfg.Graph.Nodes() {
-		if n.RID != m.cfg.Self && sameURL(n.Profile.BaseURL, m.cfg.FirstContact) {
-			return n.RID, true
+		if n.RID != m.cfg.Self && n.Verified && sameURL(n.Profile.BaseURL, m.cfg.FirstContact) {
+			return n, true
 		}
 	}
-	return "", false
+	return graph.Node{}, false
 }
 
 func sameURL(a, b string) bool { return strings.TrimRight(a, "/") == strings.TrimRight(b, "/") }
@@ -90,39 +91,79 @@ func (m *Manager) noteFirstContact(r rid.RID, problem string) {
 	}
 }
 
-// Introduce makes a node known by its base URL: it fetches the node's own
-// bundle, where the node offers it, and sends it ours.
-func (m *Manager) Introduce(ctx context.Context, url string) (rid.RID, error) {
-	b, selfErr := m.cfg.Caller.Self(ctx, url)
-	if selfErr == nil {
-		if err := m.learn(ctx, b); err != nil {
-			return "", err
-		}
+// Introduce makes this node known to another, and that to us: by its base URL
+// where it tells who it is, else by RID and, for a keyed node, public key
+// besides. The RID is "" where that has to introduce itself first.
+func (m *Manager) Introduce(ctx context.Context, t peer.Target) (rid.RID, error) {
+	t, own, err := m.resolve(ctx, t)
+	if err != nil {
+		return "", err
 	}
-	if err := m.introduce(ctx, url, false); err != nil {
-		return "", fmt.Errorf("introduce to %s: %w", url, err)
+	if err := m.introduce(ctx, t, false); err != nil {
+		return "", fmt.Errorf("introduce to %s: %w", t.URL, explain(err, t))
 	}
-	if selfErr != nil {
-		return "", nil // it will introduce itself, or not
+	if err := m.learn(ctx, t, own); err != nil {
+		return "", err
 	}
-	return b.Manifest.RID, nil
+	return t.RID, nil
 }
 
-// learn takes in a node's own bundle, as that node gave it.
-func (m *Manager) learn(ctx context.Context, b protocol.Bundle) error {
-	if b.Manifest.RID.Type() != rid.NodeType {
-		return fmt.Errorf("%s is no node", b.Manifest.RID)
+// resolve completes what is known of a node by what it says of itself, if it
+// does: nodes of the reference do not. Its own bundle is nil then.
+func (m *Manager) resolve(ctx context.Context, t peer.Target) (peer.Target, *protocol.Bundle, error) {
+	b, err := m.cfg.Caller.Self(ctx, t.URL)
+	var status *peer.StatusError
+	switch {
+	case errors.As(err, &status), errors.Is(err, peer.ErrBadAnswer):
+		return t, nil, nil // it is there, and does not tell
+	case err != nil:
+		return t, nil, fmt.Errorf("%s cannot be reached: %w", t.URL, err)
 	}
-	if b.Manifest.RID == m.cfg.Self {
-		return errors.New("the URL leads to this node itself")
+	r := b.Manifest.RID
+	switch {
+	case r.Type() != rid.NodeType:
+		return t, nil, fmt.Errorf("%s answers with %s, which is no node", t.URL, r)
+	case r == m.cfg.Self:
+		return t, nil, fmt.Errorf("%s leads to this node itself", t.URL)
+	case t.RID != "" && t.RID != r:
+		return t, nil, fmt.Errorf("%w: %s answers as %s, not as %s: correct the RID or the URL", ErrAnotherNode, t.URL, r, t.RID)
 	}
-	_, err := m.cfg.Knowledge.Do(ctx, pipeline.FromBundle(pipeline.Unsigned, b))
+	p, err := protocol.ParseNodeProfile(b.Contents)
+	if err != nil || !p.KeyMatches(r) || rid.IsKeyed(r) && p.PublicKey == "" {
+		return t, nil, fmt.Errorf("%s answers with a profile that cannot be %s's: its public key is not the one the RID was made from", t.URL, r)
+	}
+	t.RID, t.Key = r, p.PublicKey
+	return t, &b, nil
+}
+
+// ErrAnotherNode: another node answers at a URL than the one expected there.
+var ErrAnotherNode = errors.New("another node")
+
+// learn takes in a node's own bundle: asked for again under its signature, or as
+// it gave it where it has none to give.
+func (m *Manager) learn(ctx context.Context, t peer.Target, own *protocol.Bundle) error {
+	switch {
+	case own == nil:
+		return nil // it introduces itself, or not
+	case m.cfg.Caller.Signs(t):
+		return m.confirmNode(ctx, t)
+	}
+	_, err := m.cfg.Knowledge.Do(ctx, pipeline.FromBundle(pipeline.Unsigned, *own))
 	return err
 }
 
-// introduce broadcasts our NEW to a URL, after a FORGET of our former self
-// where this is a handshake.
-func (m *Manager) introduce(ctx context.Context, url string, handshake bool) error {
+// explain adds what to do about the refusal of an unsigned introduction.
+func explain(err error, t peer.Target) error {
+	var status *peer.StatusError
+	if t.RID == "" && errors.As(err, &status) && status.Code == 422 {
+		return fmt.Errorf("%w (a node of the signed generation takes no unsigned introduction, and does not tell who it is: give its RID, --first-contact-rid)", err)
+	}
+	return err
+}
+
+// introduce broadcasts our NEW, after a FORGET of our former self where this is
+// a handshake.
+func (m *Manager) introduce(ctx context.Context, t peer.Target, handshake bool) error {
 	own, err := m.ownEvent(ctx)
 	if err != nil {
 		return err
@@ -131,7 +172,7 @@ func (m *Manager) introduce(ctx context.Context, url string, handshake bool) err
 	if handshake {
 		events = append(events, protocol.AppendEvent(nil, protocol.Event{RID: m.cfg.Self, EventType: protocol.Forget}))
 	}
-	return m.cfg.Caller.Broadcast(ctx, url, append(events, protocol.AppendEvent(nil, own)))
+	return m.cfg.Caller.Broadcast(ctx, t, append(events, protocol.AppendEvent(nil, own)), nil)
 }
 
 func (m *Manager) ownEvent(ctx context.Context) (protocol.Event, error) {
@@ -156,10 +197,16 @@ func (m *Manager) bundle(ctx context.Context, r rid.RID) (rec store.Record, err 
 
 // visit brings our edges with one node to where they should be. It returns
 // when to look again, 0 for not before something changes.
-func (m *Manager) visit(ctx context.Context, peer rid.RID, st *state) (time.Duration, error) {
-	n, ok := m.cfg.Graph.Node(peer)
+func (m *Manager) visit(ctx context.Context, other rid.RID, st *state) (time.Duration, error) {
+	if err := m.followHint(ctx, other, st); err != nil {
+		return 0, err
+	}
+	n, ok := m.cfg.Graph.Node(other)
 	if !ok || n.Profile.NodeType != protocol.Full || n.Profile.BaseURL == "" {
 		return 0, nil // a partial node comes to us
+	}
+	if !n.Verified {
+		return 0, m.confirmNode(ctx, Target(n)) // what follows comes with its own word
 	}
 	sub, err := m.subscription(ctx, n)
 	if err != nil {
@@ -175,7 +222,7 @@ func (m *Manager) visit(ctx context.Context, peer rid.RID, st *state) (time.Dura
 	if err := m.catchUp(ctx, n, want, st); err != nil {
 		return 0, err
 	}
-	edges := m.edgesWith(peer)
+	edges := m.edgesWith(other)
 	if want == nil && len(edges) == 0 {
 		return 0, nil
 	}
@@ -183,15 +230,23 @@ func (m *Manager) visit(ctx context.Context, peer rid.RID, st *state) (time.Dura
 	if len(edges) > 0 && st.confirmed.IsZero() {
 		again = m.cfg.RetryBase // they are too young to be asked for
 	}
-	if left, resting := m.resting(peer); resting {
+	if left, resting := m.resting(other); resting {
 		again = min(again, left)
 	}
-	if e, ok := m.cfg.Graph.Edge(peer, m.cfg.Self); ok && e.Profile.Status == protocol.Proposed {
+	if e, ok := m.cfg.Graph.Edge(other, m.cfg.Self); ok && e.Profile.Status == protocol.Proposed {
 		// Unanswered: it may wait for a person, or be lost. Ask soon, then less often.
 		again = min(again, max(m.cfg.RetryBase, m.cfg.Now().Sub(st.proposed)))
 		st.confirmed = time.Time{}
 	}
 	return again, nil
+}
+
+// source is whose word a node's answers are.
+func (m *Manager) source(t peer.Target) pipeline.Source {
+	if m.cfg.Caller.Signs(t) {
+		return pipeline.Source(t.RID)
+	}
+	return pipeline.Unsigned
 }
 
 func (m *Manager) rest() time.Duration { return jitter(m.cfg.CheckInterval, 0.1) }
@@ -274,7 +329,7 @@ func (m *Manager) confirm(ctx context.Context, n graph.Node, st *state) error {
 	for i, e := range edges {
 		rids[i] = e.RID
 	}
-	ans, err := m.cfg.Caller.FetchBundles(ctx, n.Profile.BaseURL, rids)
+	ans, err := m.cfg.Caller.FetchBundles(ctx, Target(n), rids)
 	if err != nil {
 		return fmt.Errorf("ask %s for our edges: %w", n.RID, err)
 	}
@@ -283,7 +338,7 @@ func (m *Manager) confirm(ctx context.Context, n graph.Node, st *state) error {
 		if i < 0 {
 			err = m.lost(ctx, e, st)
 		} else {
-			err = m.compare(ctx, e, ans.Bundles[i])
+			err = m.compare(ctx, n, e, ans.Bundles[i])
 		}
 		if err != nil {
 			return err
@@ -334,13 +389,13 @@ func (m *Manager) tell(ctx context.Context, e graph.Edge) error {
 }
 
 // compare takes in what the other end knows better, and tells it what we do.
-func (m *Manager) compare(ctx context.Context, e graph.Edge, theirs protocol.Bundle) error {
+func (m *Manager) compare(ctx context.Context, n graph.Node, e graph.Edge, theirs protocol.Bundle) error {
 	rec, err := m.bundle(ctx, e.RID)
 	if err != nil || theirs.Manifest.SHA256Hash == rec.Bundle.Manifest.SHA256Hash {
 		return ignoreNotFound(err)
 	}
 	if theirs.Manifest.Timestamp.Time().After(rec.Bundle.Manifest.Timestamp.Time()) {
-		return m.cfg.Knowledge.Submit(ctx, pipeline.FromBundle(pipeline.Unsigned, theirs))
+		return m.cfg.Knowledge.Submit(ctx, pipeline.FromBundle(m.source(Target(n)), theirs))
 	}
 	return m.tell(ctx, e)
 }

@@ -1,13 +1,15 @@
-// Package examples holds programs that show how to embed a node, smallest
-// first: coordinator, full (publishes), partial (subscribes) and custom (a
-// handler that makes knowledge of knowledge). Start the coordinator, then the
-// others in any order:
+// Package examples holds programs that show how to write a node of one's own,
+// smallest first: coordinator, partial (subscribes), full (publishes), custom (a
+// handler that makes knowledge of knowledge) and notes (a sensor of a directory
+// of Markdown notes, as one would run it). Start the coordinator, then the others
+// in any order:
 //
 //	go run ./node/examples/coordinator
 //	go run ./node/examples/full
 //	go run ./node/examples/custom
 //	go run ./node/examples/partial
 //
-// Each takes -h. They import what users may import: node, node/pipeline,
-// node/protocol and node/rid.
+// Each takes -h, and shares nothing with the others: copy its directory. They
+// import what users may import: node, node/pipeline, node/protocol, node/rid and,
+// for its errors, node/store.
 package examples

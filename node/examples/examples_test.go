@@ -1,94 +1,271 @@
 package examples_test
 
 import (
-	"bufio"
-	"io"
+	"encoding/json"
+	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/koi-net/koi-operator/node/nodetest"
 )
 
-const timeout = 30 * time.Second
+// programs is the directory of the built examples.
+var programs string
 
-// program is an example that runs.
-type program struct {
-	t     *testing.T
-	name  string
-	lines chan string // of its standard output
-}
-
-func start(t *testing.T, bin, name string, args ...string) *program {
-	t.Helper()
-	cmd := exec.Command(filepath.Join(bin, name), append(args, "-data-dir", t.TempDir())...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
+func TestMain(m *testing.M) {
+	var err error
+	if programs, err = os.MkdirTemp("", "koi-examples"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	out, err := exec.Command("go", "build", "-o", programs+"/", "./...").CombinedOutput()
 	if err != nil {
-		t.Fatal(err)
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		_ = os.RemoveAll(programs)
+		os.Exit(1)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &program{t: t, name: name, lines: make(chan string, 10_000)}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		defer close(p.lines)
-		for s := bufio.NewScanner(out); s.Scan(); {
-			p.lines <- s.Text()
-		}
-		_, _ = io.Copy(io.Discard, out)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended: Wait tells
-		kill := time.AfterFunc(timeout, func() { _ = cmd.Process.Kill() })
-		<-read
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s ended with: %v", name, err)
-		}
-		kill.Stop()
-	})
-	return p
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(programs) // in the temporary directory, should that fail
+		os.Exit(code)
+	}))
 }
 
-// expect reads the program's output up to a line with that beginning.
-func (p *program) expect(beginning string) string {
-	p.t.Helper()
-	deadline := time.After(timeout)
-	for {
-		select {
-		case line, open := <-p.lines:
-			if !open {
-				p.t.Fatalf("%s ended and did not print %q", p.name, beginning)
-			}
-			if strings.HasPrefix(line, beginning) {
-				return line
-			}
-		case <-deadline:
-			p.t.Fatalf("%s did not print %q in %s", p.name, beginning, timeout)
-		}
-	}
+const loopback = "127.0.0.1:0"
+
+// start runs an example on a data directory of its own.
+func start(t *testing.T, name string, args ...string) *nodetest.Process {
+	t.Helper()
+	return nodetest.StartProcess(t, filepath.Join(programs, name), append(args, "-data-dir", t.TempDir())...)
 }
 
-// The four examples make a net: a note reaches the partial node, and so does
+// begin runs the coordinator and returns its base URL.
+func begin(t *testing.T) (first string) {
+	t.Helper()
+	return start(t, "coordinator", "-listen", loopback).URL()
+}
+
+// subscribe runs a partial node that prints what it hears of the types.
+func subscribe(t *testing.T, first, types string) *nodetest.Process {
+	t.Helper()
+	return start(t, "partial", "-first-contact", first, "-poll-interval", "50ms", "-types", types)
+}
+
+// Four of the examples make a net: a note reaches the partial node, and so does
 // the count of its words, which the custom node made of it.
 func TestExamplesMakeANet(t *testing.T) {
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin+"/", "./coordinator", "./full", "./partial", "./custom").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	const loopback = "127.0.0.1:0"
-	at := start(t, bin, "coordinator", "-listen", loopback).expect("coordinator at ")
-	first := strings.TrimPrefix(at, "coordinator at ")
-	start(t, bin, "full", "-listen", loopback, "-first-contact", first, "-every", "100ms")
-	start(t, bin, "custom", "-listen", loopback, "-first-contact", first)
-	desk := start(t, bin, "partial", "-first-contact", first, "-poll-interval", "50ms")
-	desk.expect("NEW orn:example.note:")
-	count := desk.expect("NEW orn:example.word-count:")
+	first := begin(t)
+	start(t, "full", "-listen", loopback, "-first-contact", first, "-every", "100ms")
+	start(t, "custom", "-listen", loopback, "-first-contact", first)
+	desk := subscribe(t, first, "orn:example.note,orn:example.word-count")
+	desk.Expect("NEW orn:example.note:")
+	count := desk.Expect("NEW orn:example.word-count:")
 	if !strings.HasSuffix(count, `{"words":4}`) {
 		t.Errorf("count of a note of four words: %s", count)
 	}
+}
+
+// vault is a directory of notes that a running sensor watches.
+type vault struct {
+	t          *testing.T
+	dir        string
+	desk       *nodetest.Process // who hears of it
+	sentinels  int
+	args       []string
+	sensor     *nodetest.Process
+	sensorAddr string
+}
+
+func newVault(t *testing.T) *vault {
+	t.Helper()
+	first := begin(t)
+	v := &vault{t: t, dir: t.TempDir(), sensorAddr: loopback}
+	v.args = []string{"-dir", v.dir, "-vault", "v", "-settle", "100ms", "-data-dir", t.TempDir(), "-first-contact", first}
+	v.desk = subscribe(t, first, "orn:example.markdown-note,orn:example.note-link")
+	return v
+}
+
+// start starts the sensor, at the address it had before.
+func (v *vault) start() {
+	v.t.Helper()
+	v.sensor = nodetest.StartProcess(v.t, filepath.Join(programs, "notes"), append(v.args, "-listen", v.sensorAddr)...)
+	u, err := url.Parse(v.sensor.URL())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	v.sensorAddr = u.Host
+}
+
+func (v *vault) path(file string) string { return filepath.Join(v.dir, filepath.FromSlash(file)) }
+
+func (v *vault) write(file, text string) {
+	v.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(v.path(file)), 0o755); err != nil {
+		v.t.Fatal(err)
+	}
+	if err := os.WriteFile(v.path(file), []byte(text), 0o644); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+func (v *vault) remove(file string) {
+	v.t.Helper()
+	if err := os.Remove(v.path(file)); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// heard adds a last note and returns what was heard up to that of the others, as
+// "EVENT type:reference", sorted: no order is promised between RIDs.
+func (v *vault) heard(events int) []string {
+	v.t.Helper()
+	var out []string
+	nodetest.Eventually(v.t, "the subscriber hears of it", func() (bool, string) {
+		out = nil
+		for _, line := range v.desk.Output() {
+			event, rest, _ := strings.Cut(line, " ")
+			r, _, _ := strings.Cut(rest, " ")
+			out = append(out, event+" "+strings.TrimPrefix(r, "orn:example."))
+		}
+		return len(out) >= events, strings.Join(out, "\n")
+	})
+	v.sentinels++
+	last := strings.Repeat("z", v.sentinels) + ".md"
+	v.write(last, "no more")
+	v.desk.Expect("NEW orn:example.markdown-note:v/" + last)
+	slices.Sort(out)
+	return out
+}
+
+// contents waits for an event and returns the note that came with it.
+func (v *vault) contents(event string) (n struct {
+	Title, Text string
+	Tags        []string
+}) {
+	v.t.Helper()
+	line := v.desk.Expect(event + " {")
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(line, event)), &n); err != nil {
+		v.t.Fatalf("%s: %v", line, err)
+	}
+	return n
+}
+
+func TestNotesFollowTheDirectory(t *testing.T) {
+	v := newVault(t)
+	v.write("sub dir/first.md", "---\ntags: [a, b]\n---\n# The first\ntext\n")
+	v.start()
+	n := v.contents("NEW orn:example.markdown-note:v/sub%20dir/first.md")
+	if n.Title != "The first" || n.Text != "# The first\ntext\n" || !slices.Equal(n.Tags, []string{"a", "b"}) {
+		t.Errorf("published %+v", n)
+	}
+	v.write("new dir/deep/second.md", "two") // in directories that were not there
+	if n := v.contents("NEW orn:example.markdown-note:v/new%20dir/deep/second.md"); n.Text != "two" {
+		t.Errorf("published %+v", n)
+	}
+	v.write("new dir/deep/second.md", "two, changed")
+	if n := v.contents("UPDATE orn:example.markdown-note:v/new%20dir/deep/second.md"); n.Text != "two, changed" {
+		t.Errorf("published %+v", n)
+	}
+	if err := os.Rename(v.path("new dir"), v.path("old dir")); err != nil {
+		t.Fatal(err)
+	}
+	v.want(v.heard(2), "FORGET markdown-note:v/new%20dir/deep/second.md", "NEW markdown-note:v/old%20dir/deep/second.md")
+	v.remove("old dir/deep/second.md")
+	v.desk.Expect("FORGET orn:example.markdown-note:v/old%20dir/deep/second.md")
+
+	v.write("first draft.md", "---\ndraft: true\n---\nnot yet")
+	v.write("sub dir/first.md", "---\ndraft: true\n---\nnot any more")
+	v.write(".hidden.md", "x")
+	v.write("sub dir/.#lock.md", "x")
+	v.write("saved.md~", "x")
+	v.write(".git/x.md", "x")
+	secret := filepath.Join(t.TempDir(), "secret.md")
+	if err := os.WriteFile(secret, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(secret, v.path("secret.md")); err != nil {
+		t.Fatal(err)
+	}
+	v.want(v.heard(1), "FORGET markdown-note:v/sub%20dir/first.md")
+}
+
+func (v *vault) want(got []string, want ...string) {
+	v.t.Helper()
+	if !slices.Equal(got, want) {
+		v.t.Errorf("heard\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestNotesMakeUpForTheirAbsence(t *testing.T) {
+	for _, end := range []struct {
+		name string
+		how  func(*nodetest.Process)
+	}{{"stopped", (*nodetest.Process).Stop}, {"killed", (*nodetest.Process).Kill}} {
+		t.Run(end.name, func(t *testing.T) {
+			v := newVault(t)
+			for _, file := range []string{"same.md", "edited.md", "removed.md", "renamed.md"} {
+				v.write(file, "before")
+			}
+			v.start()
+			v.want(v.heard(4), "NEW markdown-note:v/edited.md", "NEW markdown-note:v/removed.md", "NEW markdown-note:v/renamed.md",
+				"NEW markdown-note:v/same.md")
+			end.how(v.sensor)
+			v.write("edited.md", "after")
+			v.write("added.md", "after")
+			v.remove("removed.md")
+			if err := os.Rename(v.path("renamed.md"), v.path("other.md")); err != nil {
+				t.Fatal(err)
+			}
+			v.start()
+			v.want(v.heard(5), "FORGET markdown-note:v/removed.md", "FORGET markdown-note:v/renamed.md", "NEW markdown-note:v/added.md",
+				"NEW markdown-note:v/other.md", "UPDATE markdown-note:v/edited.md")
+		})
+	}
+}
+
+func TestNotesIndexTheirLinks(t *testing.T) {
+	v := newVault(t)
+	v.write("a.md", "[b](sub/b.md)")
+	v.start()
+	// linked waits until as many link bundles came and went, and returns the last
+	// that came.
+	linked := func(came, went int) (from, to string) {
+		t.Helper()
+		var last string
+		nodetest.Eventually(t, "the links are indexed", func() (bool, string) {
+			lines := v.desk.Output()
+			n := map[string]int{}
+			for _, line := range lines {
+				event, rest, _ := strings.Cut(line, " ")
+				if !strings.HasPrefix(rest, "orn:example.note-link:") {
+					continue
+				}
+				if n[event]++; event == "NEW" {
+					last = rest
+				}
+			}
+			return n["NEW"] == came && n["FORGET"] == went, strings.Join(lines, "\n")
+		})
+		_, contents, _ := strings.Cut(last, " ")
+		var l struct{ From, To string }
+		if err := json.Unmarshal([]byte(contents), &l); err != nil {
+			t.Fatalf("%s: %v", last, err)
+		}
+		return l.From, l.To
+	}
+	if from, to := linked(1, 0); from != "orn:example.markdown-note:v/a.md" || to != "orn:example.markdown-note:v/sub/b.md" {
+		t.Errorf("a link from %s to %s", from, to)
+	}
+	v.write("a.md", "[[c]] instead")
+	if from, to := linked(2, 1); from != "orn:example.markdown-note:v/a.md" || to != "orn:example.markdown-note:v/c.md" {
+		t.Errorf("a link from %s to %s", from, to)
+	}
+	v.remove("a.md") // with it goes its link
+	linked(2, 2)
 }

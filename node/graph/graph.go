@@ -62,7 +62,7 @@ type Graph struct {
 	// out and in lead from a node to its edges by their other end.
 	out map[rid.RID]map[rid.RID]*entry
 	in  map[rid.RID]map[rid.RID]*entry
-	// providers are full nodes but self by the types they provide the state of,
+	// providers are verified full nodes but self by the types they provide the state of,
 	// subscribers the targets of our approved edges by the types these allow.
 	providers   index
 	subscribers index
@@ -117,6 +117,9 @@ func New(self rid.RID) *Graph {
 	}
 }
 
+// Self returns the node whose view it is.
+func (g *Graph) Self() rid.RID { return g.self }
+
 // PutNode adds or replaces a node.
 func (g *Graph) PutNode(n Node) {
 	g.mu.Lock()
@@ -142,7 +145,7 @@ func (g *Graph) removeNode(r rid.RID) {
 
 // provided are the types under which n belongs into providers.
 func (g *Graph) provided(n Node) []rid.Type {
-	if n.RID == g.self || n.Profile.NodeType != protocol.Full {
+	if n.RID == g.self || !n.Verified || n.Profile.NodeType != protocol.Full {
 		return nil
 	}
 	return n.Profile.Provides.State
@@ -313,7 +316,7 @@ func (g *Graph) Subscribers(t rid.Type) []rid.RID {
 	return slices.Sorted(maps.Keys(g.subscribers[t]))
 }
 
-// Providers returns the known full nodes, other than self, that provide the
+// Providers returns the verified full nodes, other than self, that provide the
 // state of t: whom to fetch it from.
 func (g *Graph) Providers(t rid.Type) []rid.RID {
 	g.mu.RLock()

@@ -22,7 +22,7 @@ const (
 )
 
 func node(r rid.RID, kind protocol.NodeKind, state ...rid.Type) graph.Node {
-	return graph.Node{RID: r, Profile: protocol.NodeProfile{NodeType: kind, Provides: protocol.Provides{State: state}}}
+	return graph.Node{RID: r, Verified: true, Profile: protocol.NodeProfile{NodeType: kind, Provides: protocol.Provides{State: state}}}
 }
 
 func edge(source, target rid.RID, status protocol.EdgeStatus, types ...rid.Type) graph.Edge {
@@ -45,10 +45,13 @@ func TestNodes(t *testing.T) {
 	g.PutNode(node(a, protocol.Full, note))
 	g.PutNode(node(c, protocol.Partial, note))
 	g.PutNode(node(self, protocol.Full, note))
+	hearsay := node("orn:koi-net.node:d+4", protocol.Full, note)
+	hearsay.Verified = false
+	g.PutNode(hearsay)
 	want(t, "Providers(note)", g.Providers(note), []rid.RID{a, b})
 	want(t, "Providers(task)", g.Providers(task), []rid.RID{b})
 	want(t, "Providers(none)", g.Providers("none"), nil)
-	want(t, "number of nodes", len(g.Nodes()), 4)
+	want(t, "number of nodes", len(g.Nodes()), 5)
 	if all := g.Nodes(); !slices.IsSortedFunc(all, func(x, y graph.Node) int { return compare(x.RID, y.RID) }) {
 		t.Errorf("Nodes are not sorted: %v", all)
 	}
@@ -251,7 +254,9 @@ func TestAgreesWithScan(t *testing.T) {
 	for step := range 5000 {
 		switch rng.IntN(5) {
 		case 0:
-			g.PutNode(node(pick(), []protocol.NodeKind{protocol.Full, protocol.Partial}[rng.IntN(2)], some()...))
+			n := node(pick(), []protocol.NodeKind{protocol.Full, protocol.Partial}[rng.IntN(2)], some()...)
+			n.Verified = rng.IntN(4) > 0
+			g.PutNode(n)
 		case 1:
 			g.DeleteNode(pick())
 		case 2, 3:
@@ -278,7 +283,7 @@ func TestAgreesWithScan(t *testing.T) {
 				}
 			}
 			for _, n := range g.Nodes() {
-				if n.RID != self && n.Profile.NodeType == protocol.Full && slices.Contains(n.Profile.Provides.State, typ) {
+				if n.RID != self && n.Verified && n.Profile.NodeType == protocol.Full && slices.Contains(n.Profile.Provides.State, typ) {
 					providers = append(providers, n.RID)
 				}
 			}

@@ -20,6 +20,11 @@ const (
 	ReasonFromTheFuture    = "FromTheFuture"
 	ReasonInvalidProfile   = "InvalidProfile"
 	ReasonOurBaseURL       = "ClaimsOurBaseURL"
+	ReasonInvalidKey       = "InvalidKey"   // a node's key is missing, or not the one its RID was made from
+	ReasonHearsay          = "Hearsay"      // a node with a key, in others' words: the node itself is asked
+	ReasonNoStanding       = "NoStanding"   // the word of whom it came from does not count for it
+	ReasonForeignEdge      = "ForeignEdge"  // an edge's RID was not made from its ends
+	ReasonUnsignedPeer     = "UnsignedPeer" // a node without a key, where those are denied
 )
 
 // Options are what the default handlers need to know of the node.
@@ -33,6 +38,11 @@ type Options struct {
 	Coordinator bool
 	// ClockSkew is how far ahead of our clock a manifest may be stamped.
 	ClockSkew time.Duration
+	// DenyUnsigned leaves out nodes without a key.
+	DenyUnsigned bool
+	// Heard, if set, is told what others say of a node with a key, so that the
+	// node itself can be asked. It must not block.
+	Heard func(r rid.RID, p protocol.NodeProfile)
 }
 
 // Default returns the default handlers in the order in which they have to run.
@@ -40,7 +50,10 @@ func Default(o Options) []pipeline.Handler {
 	hs := []pipeline.Handler{
 		ownKnowledge(o),
 		unknownForgotten(),
-		newerOnly(o),
+		mayForget(),
+		newerOnly(),
+		mayChange(),
+		notFromTheFuture(o),
 		nodeProfile(o),
 		edgeProfile(),
 		negotiation(o),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,15 +40,13 @@ type world struct {
 	p     *pipeline.Processor
 	store store.Store
 	graph *graph.Graph
+
+	mu  sync.Mutex
+	now time.Time
 }
 
 func newWorld(t *testing.T, change func(*handlers.Options)) *world {
 	t.Helper()
-	st, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "s.db"), NodeRID: self, Create: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = st.Close() })
 	opts := handlers.Options{
 		Self: self, Approval: edge.Automatic, ClockSkew: time.Minute,
 		Profile: func() protocol.NodeProfile {
@@ -58,14 +57,19 @@ func newWorld(t *testing.T, change func(*handlers.Options)) *world {
 	if change != nil {
 		change(&opts)
 	}
-	w := &world{t: t, store: st, graph: graph.New(self)}
+	st, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "s.db"), NodeRID: opts.Self, Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	w := &world{t: t, store: st, graph: graph.New(opts.Self), now: now}
 	w.p, err = pipeline.New(pipeline.Config{
-		Self: self, Store: st, Graph: w.graph, Handlers: handlers.Default(opts),
+		Self: opts.Self, Store: st, Graph: w.graph, Handlers: handlers.Default(opts),
 		Route: func(r rid.RID) (store.Queue, bool) {
 			_, ok := w.graph.Node(r)
 			return store.Outbox, ok
 		},
-		MaxAttempts: 2, RetryBase: time.Millisecond, Now: func() time.Time { return now },
+		MaxAttempts: 2, RetryBase: time.Millisecond, Now: w.clock,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -79,8 +83,20 @@ func newWorld(t *testing.T, change func(*handlers.Options)) *world {
 			t.Error(err)
 		}
 	})
-	w.do(pipeline.Object{RID: self, Contents: opts.Profile().Contents()})
+	w.do(pipeline.Object{RID: opts.Self, Contents: opts.Profile().Contents()})
 	return w
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+func (w *world) advance(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
 }
 
 func (w *world) do(o pipeline.Object) pipeline.Outcome {
@@ -97,8 +113,14 @@ func (w *world) do(o pipeline.Object) pipeline.Outcome {
 	return out[0]
 }
 
-// says has an event come in from outside; at is after now.
+// says has an event come in unsigned; it is stamped at after now.
 func (w *world) says(kind protocol.EventType, r rid.RID, contents []byte, at time.Duration) pipeline.Outcome {
+	w.t.Helper()
+	return w.hears(pipeline.Unsigned, kind, r, contents, at)
+}
+
+// hears has an event come in from a source.
+func (w *world) hears(from pipeline.Source, kind protocol.EventType, r rid.RID, contents []byte, at time.Duration) pipeline.Outcome {
 	w.t.Helper()
 	e := protocol.Event{RID: r, EventType: kind}
 	if contents != nil {
@@ -108,7 +130,7 @@ func (w *world) says(kind protocol.EventType, r rid.RID, contents []byte, at tim
 		}
 		e.Manifest, e.Contents = &b.Manifest, b.Contents
 	}
-	return w.do(pipeline.FromEvent(pipeline.Unsigned, e))
+	return w.do(pipeline.FromEvent(from, e))
 }
 
 func full(url string, provides ...rid.Type) []byte {
@@ -276,6 +298,20 @@ func TestTargetTakesTheSourcesWord(t *testing.T) {
 		w.says(protocol.Update, r, between(alice, self, protocol.Approved, protocol.Webhook, notes), time.Second)
 		if got := w.status(alice, self); got != "APPROVED" {
 			t.Errorf("held: %s", got)
+		}
+	})
+	t.Run("approved by a clock that is behind", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.meet(alice)
+		propose(w)
+		w.says(protocol.Update, r, between(alice, self, protocol.Approved, protocol.Webhook, notes), -time.Hour)
+		if got := w.status(alice, self); got != "APPROVED" {
+			t.Errorf("held: %s", got)
+		}
+		// What is approved does not go back to an older word.
+		w.says(protocol.Update, r, between(alice, self, protocol.Proposed, protocol.Webhook, notes), -2*time.Hour)
+		if got := w.status(alice, self); got != "APPROVED" {
+			t.Errorf("after an older word: %s", got)
 		}
 	})
 	t.Run("unasked", func(t *testing.T) {

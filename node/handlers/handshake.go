@@ -8,6 +8,15 @@ import (
 	"github.com/koi-net/koi-operator/node/rid"
 )
 
+// introducesItself reports whether a node's NEW comes from that node: signed by
+// it, or, for one without a key, unsigned, of which more cannot be known.
+func introducesItself(self rid.RID, k *pipeline.Object) bool {
+	if k.Source == pipeline.Unsigned {
+		return !pipeline.Keyed(self, k.RID)
+	}
+	return rid.RID(k.Source) == k.RID
+}
+
 // handshake is what makes a coordinator: it answers a newcomer's NEW with its
 // own bundle and proposes to subscribe to the newcomer's nodes and edges, by
 // webhook, even from partial nodes. An edge that is left of an earlier life of
@@ -16,7 +25,7 @@ func handshake(o Options) pipeline.Handler {
 	return pipeline.Handler{
 		Name: "handshake", Phase: pipeline.PhaseFinal, RIDTypes: []rid.Type{rid.NodeType}, EventTypes: changes, Origin: pipeline.ExternalOnly,
 		Func: func(ctx context.Context, c *pipeline.Context, k *pipeline.Object) error {
-			if k.EventType != protocol.New {
+			if k.EventType != protocol.New || !introducesItself(o.Self, k) {
 				return nil
 			}
 			own, err := c.Bundle(ctx, o.Self)

@@ -35,7 +35,9 @@ func negotiation(o Options) pipeline.Handler {
 
 func asSource(ctx context.Context, o Options, c *pipeline.Context, k *pipeline.Object, p protocol.EdgeProfile) error {
 	in := edge.Negotiation{Self: o.Self, Provides: Provided(o.Profile()), Policy: o.Approval, Received: p}
-	if t, ok := c.Graph.Node(p.Target); ok {
+	if t, ok := c.Graph.Node(p.Target); ok && (t.Verified || t.Profile.NodeType == protocol.Partial) {
+		// A partial node cannot be asked who it is; but nothing is sent to where
+		// others say it is either: it comes to fetch, and signs for it.
 		in.Known, in.TargetKind = true, t.Profile.NodeType
 	}
 	if e, ok := c.Graph.Edge(p.Source, p.Target); ok {
@@ -119,7 +121,8 @@ func asTarget(c *pipeline.Context, k *pipeline.Object, p protocol.EdgeProfile) e
 
 // spokenForBy reports whether who sent an edge may speak for its source: the
 // source itself, a provider of edges that we subscribe to, or a body without a
-// sender, of which nothing more can be known.
+// sender, of which nothing more can be known. It has passed edgeProfile, so the
+// source of an edge to us has no key where the body has no signature.
 func spokenForBy(c *pipeline.Context, sender pipeline.Source, source rid.RID) bool {
 	return sender == pipeline.Unsigned || rid.RID(sender) == source || c.Graph.HasApprovedFrom(rid.RID(sender), rid.EdgeType)
 }

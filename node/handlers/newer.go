@@ -4,27 +4,63 @@ import (
 	"context"
 
 	"github.com/koi-net/koi-operator/node/pipeline"
+	"github.com/koi-net/koi-operator/node/protocol"
+	"github.com/koi-net/koi-operator/node/rid"
 )
 
-// newerOnly lets through what differs from the cache and is newer, and refuses
-// manifests stamped in the future: one dated years ahead would freeze its RID.
-func newerOnly(o Options) pipeline.Handler {
+// newerOnly lets through what differs from the cache and is newer. Two things
+// pass whatever they are stamped with: a node's own word where only others' is
+// held, and the answer to a proposal of ours, or a source whose clock is behind
+// could never approve one.
+func newerOnly() pipeline.Handler {
 	return pipeline.Handler{
 		Name: "newer-only", Phase: pipeline.PhaseManifest,
 		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
-			stamped := k.Manifest.Timestamp.Time()
-			if k.Source.External() && stamped.After(c.Now.Add(o.ClockSkew)) {
-				return pipeline.Stop(ReasonFromTheFuture)
-			}
-			if k.Previous == nil {
+			if k.Previous == nil || confirms(c.Self, k) {
 				return nil
 			}
 			held := k.Previous.Bundle.Manifest
 			switch {
 			case held.SHA256Hash == k.Manifest.SHA256Hash:
 				return pipeline.Stop(ReasonUnchanged)
-			case !stamped.After(held.Timestamp.Time()):
+			case answersProposal(c.Self, k):
+				return nil
+			case !k.Manifest.Timestamp.Time().After(held.Timestamp.Time()):
 				return pipeline.Stop(ReasonNotNewer)
+			}
+			return nil
+		},
+	}
+}
+
+// confirms reports whether an object is a node's own word on what others said
+// of it so far.
+func confirms(self rid.RID, k *pipeline.Object) bool {
+	return k.RID.Type() == rid.NodeType && rid.RID(k.Source) == k.RID && k.Previous != nil && !pipeline.Verified(self, *k.Previous)
+}
+
+// answersProposal reports whether an object is the approved form of an edge that
+// self has proposed.
+func answersProposal(self rid.RID, k *pipeline.Object) bool {
+	if k.RID.Type() != rid.EdgeType || k.Contents == nil {
+		return false
+	}
+	ours, err := protocol.ParseEdgeProfile(k.Previous.Bundle.Contents)
+	if err != nil || ours.Target != self || ours.Status != protocol.Proposed {
+		return false
+	}
+	theirs, err := protocol.ParseEdgeProfile(k.Contents)
+	return err == nil && theirs.Source == ours.Source && theirs.Target == self && theirs.Status == protocol.Approved
+}
+
+// notFromTheFuture sets aside what is stamped in the future until its time has
+// come: a manifest dated years ahead would freeze its RID.
+func notFromTheFuture(o Options) pipeline.Handler {
+	return pipeline.Handler{
+		Name: "not-from-the-future", Phase: pipeline.PhaseManifest, Origin: pipeline.ExternalOnly,
+		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
+			if stamped := k.Manifest.Timestamp.Time(); stamped.After(c.Now.Add(o.ClockSkew)) {
+				return pipeline.Quarantine(ReasonFromTheFuture, stamped.Add(-o.ClockSkew))
 			}
 			return nil
 		},

@@ -35,10 +35,15 @@ const (
 // and s, 32 bytes each, of ECDSA on P-256 with SHA-256. Two signatures of one
 // message differ. The error is ErrNoKey, or that of the system's random source.
 func (id Identity) Sign(message []byte) (string, error) {
+	return id.SignDigest(sha256.Sum256(message))
+}
+
+// SignDigest is Sign for a message of which only the SHA-256 is at hand, as where
+// it was sent while it was made.
+func (id Identity) SignDigest(digest [sha256.Size]byte) (string, error) {
 	if id.Key == nil {
 		return "", fmt.Errorf("%w: %s is a node of the unsigned generation", ErrNoKey, id.RID)
 	}
-	digest := sha256.Sum256(message)
 	r, s, err := ecdsa.Sign(rand.Reader, id.Key, digest[:])
 	if err != nil {
 		return "", fmt.Errorf("signing as %s: %w", id.RID, err)

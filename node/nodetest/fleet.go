@@ -35,7 +35,7 @@ func NewFleet(t testing.TB) *Fleet {
 type Member struct {
 	*node.Node
 	Name string
-	// Admin is a client of its admin API.
+	// Admin is a client of its admin API; nil where an option took that away.
 	Admin *client.Client
 
 	fleet  *Fleet
@@ -45,8 +45,13 @@ type Member struct {
 }
 
 // Start starts a full node of that name on free loopback ports, as changed by
-// opts, and waits until it is up. A name that was stopped before starts again
-// on its own data and address.
+// opts, and waits until it is up. A name that was stopped before starts again on
+// its own data, at another address; see Member.Restart for the same one. A net
+// begins with a coordinator:
+//
+//	first := fleet.Start("first", node.AsCoordinator())
+//	sensor := fleet.Start("sensor", node.WithProvides(notes), node.WithFirstContact(first.URL()))
+//	reader := fleet.Start("reader", node.WithInterests(notes), node.WithFirstContact(first.URL()), node.AsPartial())
 func (f *Fleet) Start(name string, opts ...node.Option) *Member {
 	f.t.Helper()
 	cfg := node.DefaultConfig()
@@ -80,6 +85,9 @@ func (f *Fleet) start(name string, cfg node.Config) *Member {
 	case <-time.After(Timeout):
 		f.t.Fatalf("%s did not come up in %s", name, Timeout)
 	}
+	if n.AdminAddr() == nil {
+		return m
+	}
 	m.Admin, err = client.New(client.Options{URL: "http://" + n.AdminAddr().String()})
 	if err != nil {
 		f.t.Fatalf("admin client of %s: %v", name, err)
@@ -87,7 +95,8 @@ func (f *Fleet) start(name string, cfg node.Config) *Member {
 	return m
 }
 
-// Stop stops the node and waits for its end. It may be called twice.
+// Stop stops the node in good order and waits for its end. It may be called
+// twice. For what a kill leaves behind, see Process.
 func (m *Member) Stop() {
 	m.cancel()
 	select {
@@ -119,17 +128,28 @@ func (m *Member) Restart(opts ...node.Option) *Member {
 // URL is the node's base URL.
 func (m *Member) URL() string { return m.Profile().BaseURL }
 
-// Put publishes contents under r.
+// Put publishes contents, the text of a JSON object, under r.
 func (m *Member) Put(r rid.RID, contents string) {
 	m.fleet.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()
-	if _, err := m.Admin.Put(ctx, r, json.RawMessage(contents)); err != nil {
+	if _, err := m.Node.Put(ctx, r, json.RawMessage(contents)); err != nil {
 		m.fleet.t.Fatalf("put %s at %s: %v", r, m.Name, err)
 	}
 }
 
-// WaitBundle waits until the node holds r with these contents.
+// Forget forgets r, which has to be held.
+func (m *Member) Forget(r rid.RID) {
+	m.fleet.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
+	defer cancel()
+	if err := m.Node.Forget(ctx, r); err != nil {
+		m.fleet.t.Fatalf("at %s: %v", m.Name, err)
+	}
+}
+
+// WaitBundle waits until the node holds r with these contents, as compact JSON
+// with its keys in the order they were put in.
 func (m *Member) WaitBundle(r rid.RID, contents string) {
 	m.fleet.t.Helper()
 	Eventually(m.fleet.t, m.Name+" holds "+string(r), func() (bool, string) {
@@ -150,9 +170,13 @@ func (m *Member) WaitForgotten(r rid.RID) {
 	})
 }
 
-// Edge returns the edge from source to target as the node knows it.
+// Edge returns the edge from source to target as the node knows it; it asks the
+// admin API.
 func (m *Member) Edge(source, target rid.RID) (client.Edge, bool) {
 	m.fleet.t.Helper()
+	if m.Admin == nil {
+		m.fleet.t.Fatalf("edges of %s: it has no admin API", m.Name)
+	}
 	list, err := m.Admin.Edges(context.Background(), false)
 	if err != nil {
 		m.fleet.t.Fatalf("edges of %s: %v", m.Name, err)

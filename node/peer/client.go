@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/koi-net/koi-operator/node/identity"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
 )
@@ -28,15 +29,14 @@ var (
 
 // Bounds of a request, besides ClientConfig.
 const (
-	dialTimeout      = 10 * time.Second
-	tlsTimeout       = 10 * time.Second
-	idleTimeout      = 30 * time.Second
-	maxIdleConns     = 256
-	maxHeaderBytes   = 64 << 10
-	maxErrorBytes    = 4 << 10 // of the body of an error answer, kept for its reader
-	defaultTimeout   = 30 * time.Second
-	defaultPerHost   = 8
-	defaultUserAgent = "koi-node"
+	dialTimeout    = 10 * time.Second
+	tlsTimeout     = 10 * time.Second
+	idleTimeout    = 30 * time.Second
+	maxIdleConns   = 256
+	maxHeaderBytes = 64 << 10
+	maxErrorBytes  = 4 << 10 // of the body of an error answer, kept for its reader
+	defaultTimeout = 30 * time.Second
+	defaultPerHost = 8
 )
 
 // StatusError is a peer's answer with a status other than 2xx.
@@ -76,22 +76,49 @@ type ClientConfig struct {
 	AnswerBytes int64
 	// ConnsPerHost bounds the connections to one host (default 8).
 	ConnsPerHost int
-	// UserAgent is sent with every request.
+	// UserAgent is sent with every request (default Product).
 	UserAgent string
-	// Self is this node, which polls are made for.
-	Self rid.RID
+	// Identity is this node, which polls are made for; where it has a key, calls
+	// to nodes with a key are signed with it.
+	Identity identity.Identity
+	// Introduction returns our own NEW with our bundle, as protocol.AppendEvent
+	// writes it, false while there is none. Signed peers are told it, so that they
+	// understand who calls; nil means that they are not. It must not block.
+	Introduction func() (event []byte, ok bool)
+	// DenyUnsigned makes calls that could not be signed fail with
+	// ErrUnsignedPeer, before a request is made.
+	DenyUnsigned bool
+	// Forgotten, if set, is told of a signed peer that does not know this node,
+	// although it did or was given our introduction. It must not block.
+	Forgotten func(r rid.RID)
+	// Traits takes what is learned of signed peers; nil makes its own.
+	Traits *Traits
 }
 
-// Client makes KOI-net calls to other nodes, named by their base URLs. Its
-// errors wrap ErrBadURL, ErrForbiddenAddress, ErrTooLarge, ErrBadAnswer,
-// a *StatusError, or what the network said. It is safe for concurrent use.
+// Client makes KOI-net calls to other nodes: signed where both sides have a key,
+// else unsigned (see Signs). Its errors wrap ErrBadURL, ErrForbiddenAddress,
+// ErrTooLarge, ErrBadAnswer, ErrUnknownServer, ErrUnsignedPeer, a *StatusError (with
+// a protocol.ErrorResponse where the peer refuses an envelope), or what the network
+// said. It is safe for concurrent use.
+//
+// A signed answer is one of the node that was asked, for us, verified with the key
+// its RID was made from. What a call asks for is not in its answer, so an old
+// answer, sent again, cannot be told from the right one; Received.Replay tells it
+// for polls.
 type Client struct {
-	http    *http.Client
-	limits  protocol.Limits
-	most    int64
-	timeout time.Duration
-	agent   string
-	self    rid.RID
+	http         *http.Client
+	limits       protocol.Limits
+	most         int64
+	timeout      time.Duration
+	agent        string
+	identity     identity.Identity
+	introduction func() ([]byte, bool)
+	denyUnsigned bool
+	forgotten    func(rid.RID)
+	traits       *Traits
+	pauses       []time.Duration // see exchange
+	// How our own NEW and FORGET begin; see ownPrefix.
+	prefixNew, prefixForget []byte
 }
 
 // NewClient returns a client; Close ends its idle connections.
@@ -112,7 +139,10 @@ func newClient(c ClientConfig, resolver *net.Resolver) *Client {
 		c.ConnsPerHost = defaultPerHost
 	}
 	if c.UserAgent == "" {
-		c.UserAgent = defaultUserAgent
+		c.UserAgent = Product
+	}
+	if c.Traits == nil {
+		c.Traits = NewTraits()
 	}
 	dialer := &net.Dialer{
 		Timeout:        dialTimeout,
@@ -136,11 +166,18 @@ func newClient(c ClientConfig, resolver *net.Resolver) *Client {
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		limits:  limits,
-		most:    c.AnswerBytes,
-		timeout: c.Timeout,
-		agent:   c.UserAgent,
-		self:    c.Self,
+		limits:       limits,
+		most:         c.AnswerBytes,
+		timeout:      c.Timeout,
+		agent:        c.UserAgent,
+		identity:     c.Identity,
+		introduction: c.Introduction,
+		denyUnsigned: c.DenyUnsigned,
+		forgotten:    c.Forgotten,
+		traits:       c.Traits,
+		pauses:       unknownPauses(),
+		prefixNew:    ownPrefix(c.Identity.RID, protocol.New),
+		prefixForget: ownPrefix(c.Identity.RID, protocol.Forget),
 	}
 }
 
@@ -162,46 +199,93 @@ func guard(cidrs []netip.Prefix, loopback func() bool) func(context.Context, str
 // Close ends the client's idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Broadcast sends events, each as protocol.AppendEvent wrote it. nil means
-// that the peer answered 2xx and so took them over.
-func (c *Client) Broadcast(ctx context.Context, base string, events [][]byte) error {
-	_, err := c.post(ctx, base, "/events/broadcast", protocol.EncodeBroadcast(events))
+// Paths of the calls below a base URL.
+const (
+	pathBroadcast = "/events/broadcast"
+	pathPoll      = "/events/poll"
+	pathRIDs      = "/rids/fetch"
+	pathManifests = "/manifests/fetch"
+	pathBundles   = "/bundles/fetch"
+)
+
+// Signs reports whether calls to t are signed, and so are its answers: we have a
+// key, and so has t, by what is known of it or by its RID.
+func (c *Client) Signs(t Target) bool {
+	return c.identity.Key != nil && (t.Key != "" || rid.IsKeyed(t.RID))
+}
+
+// Broadcast sends events, each as protocol.AppendEvent wrote it. nil means that
+// the peer answered 2xx and so took them over. once makes repeated broadcasts of
+// one batch the same for the peer; with nil each is a new one.
+//
+// The first events to a signed peer have our introduction in front, unless it is
+// among them; so have those it refuses because it does not know us, which are sent
+// once more. A farewell, which is our own FORGET alone, is never introduced, and
+// taken as delivered where the peer does not know us.
+func (c *Client) Broadcast(ctx context.Context, t Target, events [][]byte, once *Once) error {
+	if c.Signs(t) {
+		return c.broadcastSigned(ctx, t, events, once)
+	}
+	if err := c.mayCallUnsigned(t); err != nil {
+		return err
+	}
+	_, err := c.post(ctx, t.URL, pathBroadcast, protocol.EncodeBroadcast(events))
 	return err
 }
 
-// Poll asks for at most limit events (0: all) that wait for this node.
-func (c *Client) Poll(ctx context.Context, base string, limit int) ([]protocol.Event, error) {
-	body, err := c.post(ctx, base, "/events/poll", protocol.EncodePoll(protocol.PollRequest{RID: c.self, Limit: limit}))
-	if err != nil {
-		return nil, err
+// Poll asks for at most limit events (0: all) that wait for this node. A signed
+// peer whose key is not known is believed if its own NEW, with its key, is among
+// the events; its further answers are verified with that key.
+func (c *Client) Poll(ctx context.Context, t Target, limit int) (Received, error) {
+	request := protocol.PollRequest{RID: c.identity.RID, Limit: limit}
+	q := query[protocol.EventsPayload]{
+		path: pathPoll, request: request,
+		unsigned: func() []byte { return protocol.EncodePoll(request) },
+		decode: func(body []byte, l protocol.Limits) (protocol.EventsPayload, error) {
+			return protocol.DecodeEvents(body, l)
+		},
 	}
-	return decode(body, c.limits, protocol.DecodeEvents)
+	if !c.Signs(t) {
+		events, err := askUnsigned(ctx, c, t, q)
+		return Received{Events: events}, err
+	}
+	env, err := askSigned(ctx, c, t, q)
+	if err != nil {
+		return Received{}, err
+	}
+	key, err := identity.ReplayKey(env.Signed, env.Signature)
+	if err != nil {
+		return Received{}, fmt.Errorf("%s: %w: %w", t.URL, ErrBadAnswer, err)
+	}
+	return Received{Events: env.Payload, Source: env.Source, Replay: &key}, nil
 }
 
 // FetchRIDs asks which RIDs of the types (none: all) the peer has. RIDs of
 // other types are left out of what it answers.
-func (c *Client) FetchRIDs(ctx context.Context, base string, types []rid.Type) ([]rid.RID, error) {
-	body, err := c.post(ctx, base, "/rids/fetch", protocol.EncodeFetchRIDs(protocol.FetchRIDs{RIDTypes: types}))
+func (c *Client) FetchRIDs(ctx context.Context, t Target, types []rid.Type) ([]rid.RID, error) {
+	request := protocol.FetchRIDs{RIDTypes: types}
+	rids, err := ask(ctx, c, t, query[protocol.RIDsPayload]{
+		path: pathRIDs, request: request,
+		unsigned: func() []byte { return protocol.EncodeFetchRIDs(request) },
+		decode: func(body []byte, l protocol.Limits) (protocol.RIDsPayload, error) {
+			return protocol.DecodeRIDs(body, l)
+		},
+	})
 	if err != nil {
 		return nil, err
 	}
-	rids, err := decode(body, c.limits, protocol.DecodeRIDs)
-	if err != nil {
-		return nil, err
-	}
-	asked := askedTypes(types)
-	return keepBy(rids, asked), nil
+	return keepBy(rids, askedTypes(types)), nil
 }
 
 // FetchManifests asks for the manifests of rids or, if there are none, of all
 // RIDs of the types (none: all). What was not asked for is left out.
-func (c *Client) FetchManifests(ctx context.Context, base string, types []rid.Type, rids []rid.RID) (protocol.ManifestsAnswer, error) {
-	body, err := c.post(ctx, base, "/manifests/fetch",
-		protocol.EncodeFetchManifests(protocol.FetchManifests{RIDTypes: types, RIDs: rids}))
-	if err != nil {
-		return protocol.ManifestsAnswer{}, err
-	}
-	answer, err := decode(body, c.limits, protocol.DecodeManifests)
+func (c *Client) FetchManifests(ctx context.Context, t Target, types []rid.Type, rids []rid.RID) (protocol.ManifestsAnswer, error) {
+	request := protocol.FetchManifests{RIDTypes: types, RIDs: rids}
+	answer, err := ask(ctx, c, t, query[protocol.ManifestsAnswer]{
+		path: pathManifests, request: request,
+		unsigned: func() []byte { return protocol.EncodeFetchManifests(request) },
+		decode:   protocol.DecodeManifests,
+	})
 	if err != nil {
 		return protocol.ManifestsAnswer{}, err
 	}
@@ -216,16 +300,16 @@ func (c *Client) FetchManifests(ctx context.Context, base string, types []rid.Ty
 
 // FetchBundles asks for the bundles of rids. Where they are too large for one
 // answer it asks for them in parts. What was not asked for is left out.
-func (c *Client) FetchBundles(ctx context.Context, base string, rids []rid.RID) (protocol.BundlesAnswer, error) {
-	answer, err := c.fetchBundles(ctx, base, rids)
+func (c *Client) FetchBundles(ctx context.Context, t Target, rids []rid.RID) (protocol.BundlesAnswer, error) {
+	answer, err := c.fetchBundles(ctx, t, rids)
 	if !errors.Is(err, ErrTooLarge) || len(rids) < 2 {
 		return answer, err
 	}
-	answer, err = c.FetchBundles(ctx, base, rids[:len(rids)/2])
+	answer, err = c.FetchBundles(ctx, t, rids[:len(rids)/2])
 	if err != nil {
 		return protocol.BundlesAnswer{}, err
 	}
-	rest, err := c.FetchBundles(ctx, base, rids[len(rids)/2:])
+	rest, err := c.FetchBundles(ctx, t, rids[len(rids)/2:])
 	if err != nil {
 		return protocol.BundlesAnswer{}, err
 	}
@@ -235,12 +319,13 @@ func (c *Client) FetchBundles(ctx context.Context, base string, rids []rid.RID) 
 	return answer, nil
 }
 
-func (c *Client) fetchBundles(ctx context.Context, base string, rids []rid.RID) (protocol.BundlesAnswer, error) {
-	body, err := c.post(ctx, base, "/bundles/fetch", protocol.EncodeFetchBundles(protocol.FetchBundles{RIDs: rids}))
-	if err != nil {
-		return protocol.BundlesAnswer{}, err
-	}
-	answer, err := decode(body, c.limits, protocol.DecodeBundles)
+func (c *Client) fetchBundles(ctx context.Context, t Target, rids []rid.RID) (protocol.BundlesAnswer, error) {
+	request := protocol.FetchBundles{RIDs: rids}
+	answer, err := ask(ctx, c, t, query[protocol.BundlesAnswer]{
+		path: pathBundles, request: request,
+		unsigned: func() []byte { return protocol.EncodeFetchBundles(request) },
+		decode:   protocol.DecodeBundles,
+	})
 	if err != nil {
 		return protocol.BundlesAnswer{}, err
 	}
@@ -252,38 +337,88 @@ func (c *Client) fetchBundles(ctx context.Context, base string, rids []rid.RID) 
 }
 
 // Self asks a node for its own bundle, which only nodes of our kind answer;
-// others answer a *StatusError with code 404 or 405.
-func (c *Client) Self(ctx context.Context, base string) (protocol.Bundle, error) {
-	body, err := c.do(ctx, http.MethodGet, base, "", nil)
+// others answer a *StatusError with code 404 or 405. The answer is not signed:
+// what it says is to be held against the node's RID, or verified by a signed call.
+// So it is asked for even where unsigned peers are denied.
+func (c *Client) Self(ctx context.Context, url string) (protocol.Bundle, error) {
+	a, err := c.do(ctx, http.MethodGet, url, "", nil)
 	if err != nil {
 		return protocol.Bundle{}, err
 	}
-	b, err := decode(body, c.limits, protocol.DecodeBundle)
+	b, err := decode(a.body, c.limits, protocol.DecodeBundle)
 	if err != nil {
 		return protocol.Bundle{}, err
 	}
 	if b.Manifest.RID.Type() != rid.NodeType {
-		return protocol.Bundle{}, fmt.Errorf("%w: %s is not a node's bundle", ErrBadAnswer, b.Manifest.RID)
+		return protocol.Bundle{}, fmt.Errorf("%w: %q is not a node's bundle", ErrBadAnswer, shown(b.Manifest.RID))
 	}
 	return b, nil
 }
 
-func (c *Client) post(ctx context.Context, base, path string, body []byte) ([]byte, error) {
+// query is a call that is answered with an A, in both generations.
+type query[A protocol.Payload] struct {
+	path     string
+	request  protocol.Payload
+	unsigned func() []byte // writes the request's unsigned form
+	decode   func(body []byte, l protocol.Limits) (A, error)
+}
+
+// ask makes a call in the generation that the peer speaks.
+func ask[A protocol.Payload](ctx context.Context, c *Client, t Target, q query[A]) (A, error) {
+	if !c.Signs(t) {
+		return askUnsigned(ctx, c, t, q)
+	}
+	env, err := askSigned(ctx, c, t, q)
+	return env.Payload, err
+}
+
+func askUnsigned[A protocol.Payload](ctx context.Context, c *Client, t Target, q query[A]) (A, error) {
+	var none A
+	if err := c.mayCallUnsigned(t); err != nil {
+		return none, err
+	}
+	a, err := c.post(ctx, t.URL, q.path, q.unsigned())
+	if err != nil {
+		return none, err
+	}
+	return decode(a.body, c.limits, q.decode)
+}
+
+// mayCallUnsigned returns why an unsigned call to t must not be made.
+func (c *Client) mayCallUnsigned(t Target) error {
+	switch {
+	case !c.denyUnsigned:
+		return nil
+	case t.RID == "":
+		return fmt.Errorf("%s: %w: its RID is not known, and unsigned calls are denied: give its RID, or allow unsigned peers", t.URL, ErrUnsignedPeer)
+	case c.identity.Key == nil:
+		return fmt.Errorf("%s: %w: this node has no key to sign with, and unsigned calls are denied", t.URL, ErrUnsignedPeer)
+	}
+	return fmt.Errorf("%s: %w: %q has no key, and unsigned calls are denied: allow unsigned peers to call it", t.URL, ErrUnsignedPeer, shown(t.RID))
+}
+
+// answer is the body of a 2xx answer and the program that says it gave it.
+type answer struct {
+	body    []byte
+	product string
+}
+
+func (c *Client) post(ctx context.Context, base, path string, body []byte) (answer, error) {
 	return c.do(ctx, http.MethodPost, base, path, body)
 }
 
-// do makes one request and returns the body of a 2xx answer.
-func (c *Client) do(ctx context.Context, method, base, path string, body []byte) ([]byte, error) {
+// do makes one request and returns a 2xx answer.
+func (c *Client) do(ctx context.Context, method, base, path string, body []byte) (answer, error) {
 	u, err := parseBase(base)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	target := strings.TrimRight(u.String(), "/") + path
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadURL, err)
+		return answer{}, fmt.Errorf("%w: %w", ErrBadURL, err)
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.agent)
@@ -296,29 +431,40 @@ func (c *Client) do(ctx context.Context, method, base, path string, body []byte)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("calling the peer: %w", err)
+		return answer{}, fmt.Errorf("calling the peer: %w", err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
-		// Half a text, or none, will do: the status says enough.
-		text, _ := io.ReadAll(io.LimitReader(res.Body, maxErrorBytes))
-		return nil, fmt.Errorf("%s: %w", target, &StatusError{
-			Code: res.StatusCode, Body: text, RetryAfter: retryAfter(res.Header.Get("Retry-After"))})
+		return answer{}, fmt.Errorf("%s: %w", target, refusalIn(res))
 	}
 	if enc := res.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return nil, fmt.Errorf("%s: %w: it is compressed (%q), which was not asked for", target, ErrBadAnswer, enc)
+		return answer{}, fmt.Errorf("%s: %w: it is compressed (%q), which was not asked for", target, ErrBadAnswer, enc)
 	}
 	if res.ContentLength > c.most {
-		return nil, fmt.Errorf("%s: %w: %d bytes, the limit is %d", target, ErrTooLarge, res.ContentLength, c.most)
+		return answer{}, fmt.Errorf("%s: %w: %d bytes, the limit is %d", target, ErrTooLarge, res.ContentLength, c.most)
 	}
-	answer, err := io.ReadAll(io.LimitReader(res.Body, c.most+1))
+	text, err := io.ReadAll(io.LimitReader(res.Body, c.most+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("reading the peer's answer from %s: %w", target, err)
-	case int64(len(answer)) > c.most:
-		return nil, fmt.Errorf("%s: %w: more than %d bytes", target, ErrTooLarge, c.most)
+		return answer{}, fmt.Errorf("reading the peer's answer from %s: %w", target, err)
+	case int64(len(text)) > c.most:
+		return answer{}, fmt.Errorf("%s: %w: more than %d bytes", target, ErrTooLarge, c.most)
 	}
-	return answer, nil
+	return answer{body: text, product: res.Header.Get("Server")}, nil
+}
+
+// refusalIn reads an answer that is no 2xx: a *StatusError, with the
+// protocol.ErrorResponse in it where there is one.
+func refusalIn(res *http.Response) error {
+	// Half a text, or none, will do: the status says enough.
+	text, _ := io.ReadAll(io.LimitReader(res.Body, maxErrorBytes))
+	status := &StatusError{Code: res.StatusCode, Body: text, RetryAfter: retryAfter(res.Header.Get("Retry-After"))}
+	if res.StatusCode == http.StatusBadRequest {
+		if e, err := protocol.DecodeErrorResponse(text, protocol.Limits{}); err == nil {
+			return fmt.Errorf("%w (%w)", e, status)
+		}
+	}
+	return status
 }
 
 func decode[T any](body []byte, l protocol.Limits, fn func([]byte, protocol.Limits) (T, error)) (T, error) {
@@ -340,10 +486,14 @@ func retryAfter(s string) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
+// askedRIDs tells what was asked for, also in the form in which signed peers know it.
 func askedRIDs(rids []rid.RID) func(rid.RID) bool {
 	set := make(map[rid.RID]struct{}, len(rids))
 	for _, r := range rids {
 		set[r] = struct{}{}
+		if canonical, err := protocol.CanonicalRID(r); err == nil {
+			set[canonical] = struct{}{}
+		}
 	}
 	return func(r rid.RID) bool { _, ok := set[r]; return ok }
 }

@@ -26,8 +26,8 @@ func yes() bool { return true }
 func localClient(t *testing.T, c ClientConfig) *Client {
 	t.Helper()
 	c.AllowLoopback = yes
-	if c.Self == "" {
-		c.Self = "orn:koi-net.node:self+1"
+	if c.Identity.RID == "" {
+		c.Identity.RID = "orn:koi-net.node:self+1"
 	}
 	cl := NewClient(c)
 	t.Cleanup(cl.Close)
@@ -83,16 +83,17 @@ func TestClientCalls(t *testing.T) {
 	defer s.Close()
 	c := localClient(t, ClientConfig{UserAgent: "koi-node/test"})
 	ctx := context.Background()
-	base := s.URL + "/x/koi-net/"
+	base := Target{URL: s.URL + "/x/koi-net/"}
 
-	if err := c.Broadcast(ctx, base, [][]byte{testEvent("orn:a:1"), testEvent("orn:a:2")}); err != nil {
+	if err := c.Broadcast(ctx, base, [][]byte{testEvent("orn:a:1"), testEvent("orn:a:2")}, nil); err != nil {
 		t.Error(err)
 	}
 	if want := `{"events":[` + string(testEvent("orn:a:1")) + "," + string(testEvent("orn:a:2")) + `]}`; got != want {
 		t.Errorf("broadcast sent %s", got)
 	}
-	events, err := c.Poll(ctx, base, 5)
-	if err != nil || len(events) != 1 || events[0].RID != "orn:a:1" || got != `{"rid":"orn:koi-net.node:self+1","limit":5}` {
+	polled, err := c.Poll(ctx, base, 5)
+	events := polled.Events
+	if err != nil || len(events) != 1 || events[0].RID != "orn:a:1" || polled.Source != "" || polled.Replay != nil || got != `{"rid":"orn:koi-net.node:self+1","limit":5}` {
 		t.Errorf("poll: %v, %v; sent %s", events, err, got)
 	}
 	rids, err := c.FetchRIDs(ctx, base, []rid.Type{"orn:a"})
@@ -112,12 +113,12 @@ func TestClientCalls(t *testing.T) {
 		fmt.Sprint(bundles.NotFound, bundles.Deferred) != "[orn:a:2] [orn:a:3]" {
 		t.Errorf("bundles: %v, %v", bundles, err)
 	}
-	self, err := c.Self(ctx, base)
+	self, err := c.Self(ctx, base.URL)
 	if err != nil || self.Manifest.RID != own.Manifest.RID {
 		t.Errorf("self: %v, %v", self, err)
 	}
 	answers["GET /x/koi-net"] = string(protocol.AppendBundle(nil, a))
-	if _, err := c.Self(ctx, base); !errors.Is(err, ErrBadAnswer) {
+	if _, err := c.Self(ctx, base.URL); !errors.Is(err, ErrBadAnswer) {
 		t.Errorf("self of something else: %v", err)
 	}
 	var status *StatusError
@@ -151,7 +152,7 @@ func TestFetchBundlesInParts(t *testing.T) {
 	for i := range 9 {
 		rids = append(rids, rid.RID(fmt.Sprintf("orn:a:%d", i)))
 	}
-	answer, err := c.FetchBundles(context.Background(), s.URL, rids)
+	answer, err := c.FetchBundles(context.Background(), Target{URL: s.URL}, rids)
 	if err != nil || len(answer.Bundles) != 9 {
 		t.Fatalf("%d bundles in %d requests: %v", len(answer.Bundles), requests.Load(), err)
 	}
@@ -162,7 +163,7 @@ func TestFetchBundlesInParts(t *testing.T) {
 	}
 	tiny := localClient(t, ClientConfig{AnswerBytes: 100})
 	requests.Store(0)
-	if _, err := tiny.FetchBundles(context.Background(), s.URL, rids); !errors.Is(err, ErrTooLarge) {
+	if _, err := tiny.FetchBundles(context.Background(), Target{URL: s.URL}, rids); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("what fits nowhere: %v", err)
 	}
 	if n := requests.Load(); n > 5 {
@@ -252,7 +253,7 @@ func TestHostileAnswers(t *testing.T) {
 		},
 	} {
 		began := time.Now()
-		_, err := c.FetchRIDs(context.Background(), s.URL+path, nil)
+		_, err := c.FetchRIDs(context.Background(), Target{URL: s.URL + path}, nil)
 		if !want(err) {
 			t.Errorf("%s: %v", path, err)
 		}
@@ -296,13 +297,13 @@ func TestForbiddenAddressesAreNotDialled(t *testing.T) {
 		"http://0.0.0.0" + port, "http://[::]" + port, "http://169.254.169.254/latest", "http://[fd00:ec2::254]/",
 		"http://[fe80::1%25lo]" + port, "http://100.100.100.200/", "http://224.0.0.1" + port, "http://[64:ff9b::7f00:1]" + port,
 	} {
-		_, err := c.FetchRIDs(context.Background(), base, nil)
+		_, err := c.FetchRIDs(context.Background(), Target{URL: base}, nil)
 		if !errors.Is(err, ErrForbiddenAddress) {
 			t.Errorf("%s: %v", base, err)
 		}
 	}
 	for _, base := range []string{"http://user:pass@127.0.0.1" + port, "ftp://127.0.0.1" + port, "http://127.0.0.1" + port + "/?"} {
-		if _, err := c.FetchRIDs(context.Background(), base, nil); !errors.Is(err, ErrBadURL) {
+		if _, err := c.FetchRIDs(context.Background(), Target{URL: base}, nil); !errors.Is(err, ErrBadURL) {
 			t.Errorf("%s: %v", base, err)
 		}
 	}
@@ -312,10 +313,10 @@ func TestForbiddenAddressesAreNotDialled(t *testing.T) {
 
 	limited := NewClient(ClientConfig{AllowLoopback: yes, AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 	defer limited.Close()
-	if _, err := limited.FetchRIDs(context.Background(), loopback, nil); !errors.Is(err, ErrForbiddenAddress) {
+	if _, err := limited.FetchRIDs(context.Background(), Target{URL: loopback}, nil); !errors.Is(err, ErrForbiddenAddress) {
 		t.Errorf("outside the networks: %v", err)
 	}
-	if _, err := localClient(t, ClientConfig{}).FetchRIDs(context.Background(), loopback, nil); err != nil {
+	if _, err := localClient(t, ClientConfig{}).FetchRIDs(context.Background(), Target{URL: loopback}, nil); err != nil {
 		t.Errorf("allowed loopback: %v", err)
 	}
 }
@@ -381,11 +382,11 @@ func TestRebinding(t *testing.T) {
 		flipping(t, allowed, forbidden))
 	defer c.Close()
 	base := fmt.Sprintf("http://rebind.example:%d", port)
-	if _, err := c.FetchRIDs(context.Background(), base, nil); err != nil {
+	if _, err := c.FetchRIDs(context.Background(), Target{URL: base}, nil); err != nil {
 		t.Fatalf("the allowed address: %v", err)
 	}
 	c.Close() // the next call has to dial
-	if _, err := c.FetchRIDs(context.Background(), base, nil); !errors.Is(err, ErrForbiddenAddress) {
+	if _, err := c.FetchRIDs(context.Background(), Target{URL: base}, nil); !errors.Is(err, ErrForbiddenAddress) {
 		t.Errorf("the forbidden address: %v", err)
 	}
 	if reachedAllowed.Load() != 1 || reachedForbidden.Load() != 0 {
@@ -402,7 +403,7 @@ func TestStaleConnection(t *testing.T) {
 	defer s.Close()
 	c := localClient(t, ClientConfig{})
 	for i := range 50 {
-		if _, err := c.FetchRIDs(context.Background(), s.URL, nil); err != nil {
+		if _, err := c.FetchRIDs(context.Background(), Target{URL: s.URL}, nil); err != nil {
 			t.Fatalf("request %d: %v", i, err)
 		}
 		time.Sleep(time.Duration(i%5) * 500 * time.Microsecond) // around the moment of closing

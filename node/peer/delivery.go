@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,15 +28,16 @@ const (
 // being asked as fast as it answers.
 const dropBurst = 16
 
-// Directory knows where nodes are.
-type Directory interface {
-	// BaseURL returns a node's base URL, false where none is known.
-	BaseURL(r rid.RID) (string, bool)
-}
+// maxUnsuitable bounds the unsuitable rows taken off the outbox at once.
+const maxUnsuitable = 1000
 
 // Broadcaster sends a batch of events; Client does.
 type Broadcaster interface {
-	Broadcast(ctx context.Context, base string, events [][]byte) error
+	// Signs reports whether calls to t are signed.
+	Signs(t Target) bool
+	// Broadcast sends events; with the same once, and the same events, it is the
+	// same request, byte for byte.
+	Broadcast(ctx context.Context, t Target, events [][]byte, once *Once) error
 }
 
 // DeliveryConfig says what a Delivery delivers, whereto, and within which bounds.
@@ -43,6 +45,10 @@ type DeliveryConfig struct {
 	Store     store.Store
 	Client    Broadcaster
 	Directory Directory
+	// Suits reports whether peer may be sent events about r; nil means all. Events
+	// that do not suit are taken off the outbox without being sent. It is asked
+	// within a transaction of the store: it must not use that, and not block.
+	Suits func(peer, r rid.RID) bool
 	// BatchRows and BatchBytes bound the events of one request (defaults
 	// DefaultBatchRows, DefaultBatchBytes). One larger event goes alone.
 	BatchRows  int
@@ -110,9 +116,19 @@ type outlet struct {
 	until    time.Time // of the back-off
 	index    int       // in waiting
 	slow     bool      // counted in Delivery.slow
-	// most rows for the next request: halved where the peer refuses a batch,
-	// until the event it refuses is found, and doubled again after success.
+	next     attempt
+}
+
+// attempt is what the next request to a peer is to be.
+type attempt struct {
+	// most rows: halved where the peer refuses a batch, until the event it
+	// refuses is found, and doubled again after success.
 	most int
+	// A batch that failed may have been taken in all the same: it is sent again
+	// as it was, up to the row last, so that the peer can tell the replay. once is
+	// nil where the batch is a new one.
+	once *Once
+	last uint64
 }
 
 // NewDelivery returns a Delivery; Run starts it.
@@ -134,6 +150,9 @@ func NewDelivery(c DeliveryConfig) (*Delivery, error) {
 	}
 	if c.RetryCap <= 0 {
 		c.RetryCap = DefaultRetryCap
+	}
+	if c.Suits == nil {
+		c.Suits = func(rid.RID, rid.RID) bool { return true }
 	}
 	if c.Dropped == nil {
 		c.Dropped = func(store.QueueRow, error) {}
@@ -260,7 +279,7 @@ func (d *Delivery) Settle(ctx context.Context) error {
 func (d *Delivery) notify(peer rid.RID) {
 	o := d.peers[peer]
 	if o == nil {
-		o = &outlet{peer: peer, most: d.BatchRows}
+		o = &outlet{peer: peer, next: attempt{most: d.BatchRows}}
 		d.peers[peer] = o
 	}
 	o.dirty = true
@@ -313,8 +332,8 @@ func (d *Delivery) step(ctx context.Context, now time.Time) time.Duration {
 		}
 		o.state, o.dirty, o.kicked = sending, false, false
 		d.running++
-		most := o.most
-		d.workers.Go(func() { d.send(ctx, o, most) })
+		next := o.next
+		d.workers.Go(func() { d.send(ctx, o, next) })
 	}
 	if len(d.waiting) == 0 {
 		return time.Hour
@@ -324,29 +343,32 @@ func (d *Delivery) step(ctx context.Context, now time.Time) time.Duration {
 
 // send makes one request to a peer and decides what comes next. It runs
 // without d.mu.
-func (d *Delivery) send(ctx context.Context, o *outlet, most int) {
-	base, known := d.Directory.BaseURL(o.peer)
-	var rows []store.QueueRow
-	var more bool
+func (d *Delivery) send(ctx context.Context, o *outlet, now attempt) {
+	t, known := d.Directory.Target(o.peer)
+	var b batch
 	var err error
 	if known {
-		rows, more, err = d.batch(ctx, o.peer, most)
+		b, err = d.batch(ctx, o.peer, now)
+	}
+	if now.once == nil {
+		now.once = new(Once)
 	}
 	var delivered, split bool
 	var drop error // why the only row of the batch will never be taken
-	if err == nil && len(rows) > 0 {
-		err = d.push(ctx, base, rows)
+	pushed := err == nil && len(b.rows) > 0
+	if pushed {
+		err = d.push(ctx, t, b.rows, now.once)
 		switch v := judge(err); {
 		case v == taken:
 			delivered = true
-		case v == refused && len(rows) == 1:
+		case v == refused && len(b.rows) == 1:
 			drop = err
 		case v == refused:
 			split = true
 		}
 	}
-	if delivered || drop != nil {
-		if e := d.remove(ctx, o.peer, rows); e != nil {
+	if delivered || drop != nil || !pushed && len(b.unsuitable) > 0 {
+		if e := d.remove(ctx, o.peer, b); e != nil {
 			// The rows will go out again: at least once, never not at all.
 			err, delivered, drop = e, false, nil
 		}
@@ -354,10 +376,10 @@ func (d *Delivery) send(ctx context.Context, o *outlet, most int) {
 	switch {
 	case drop != nil:
 		d.metrics.dropped.WithLabelValues("refused").Inc()
-		d.Logger.Warn("a peer refuses an event; it is dropped", "peer", o.peer, "rid", rows[0].RID, "error", drop)
-		d.Dropped(rows[0], drop)
+		d.Logger.Warn("a peer refuses an event; it is dropped", "peer", o.peer, "rid", b.rows[0].RID, "error", drop)
+		d.Dropped(b.rows[0], drop)
 	case delivered:
-		d.metrics.delivered.Add(float64(len(rows)))
+		d.metrics.delivered.Add(float64(len(b.rows)))
 	}
 
 	d.mu.Lock()
@@ -370,6 +392,12 @@ func (d *Delivery) send(ctx context.Context, o *outlet, most int) {
 	defer d.poke()
 	defer d.settle()
 	switch {
+	case known && err == nil, drop != nil, split:
+		o.next.once, o.next.last = nil, 0 // what comes next is another batch
+	case pushed:
+		o.next.once, o.next.last = now.once, b.rows[len(b.rows)-1].Seq
+	}
+	switch {
 	case ctx.Err() != nil:
 		o.state = idle // stopping: the rows stay for the next start
 	case !known:
@@ -378,7 +406,7 @@ func (d *Delivery) send(ctx context.Context, o *outlet, most int) {
 			d.enqueue(o)
 		}
 	case split:
-		o.most = max(1, len(rows)/2)
+		o.next.most = max(1, len(b.rows)/2)
 		d.enqueue(o)
 	case drop != nil:
 		o.drops++
@@ -393,7 +421,7 @@ func (d *Delivery) send(ctx context.Context, o *outlet, most int) {
 		if delivered {
 			d.recovered(o)
 		}
-		if more || o.dirty {
+		if b.more || o.dirty {
 			d.enqueue(o)
 		} else {
 			o.state = idle
@@ -427,50 +455,66 @@ func (d *Delivery) recovered(o *outlet) {
 		d.Logger.Info("delivering to a peer again", "peer", o.peer, "failures", o.failures)
 	}
 	o.failures, o.drops, o.err = 0, 0, ""
-	o.most = min(d.BatchRows, 2*o.most)
+	o.next.most = min(d.BatchRows, 2*o.next.most)
 }
 
 // The methods below do not touch what d.mu guards.
 
-// batch reads the first rows for a peer, within the bounds of one request.
-func (d *Delivery) batch(ctx context.Context, peer rid.RID, most int) (rows []store.QueueRow, more bool, err error) {
+// batch is what one request is made of.
+type batch struct {
+	rows       []store.QueueRow
+	unsuitable []uint64 // Seq of rows among them that the peer is not to be sent
+	more       bool     // rows are left behind it
+}
+
+// batch reads the first rows for a peer, within the bounds of one request: those
+// of the batch that failed, if one did.
+func (d *Delivery) batch(ctx context.Context, peer rid.RID, now attempt) (b batch, err error) {
 	err = d.Store.View(ctx, func(rd store.Reader) error {
 		size := 0
 		for row, err := range rd.QueueRows(store.Outbox, peer, 0) {
 			if err != nil {
 				return err
 			}
-			size += len(row.Event) + 1
-			if len(rows) == most || len(rows) > 0 && size > d.BatchBytes {
-				more = true
+			if now.last > 0 && row.Seq > now.last || len(b.unsuitable) == maxUnsuitable {
+				b.more = true
 				return nil
 			}
-			rows = append(rows, row)
+			if !d.Suits(peer, row.RID) {
+				b.unsuitable = append(b.unsuitable, row.Seq)
+				continue
+			}
+			size += len(row.Event) + 1
+			if len(b.rows) == now.most || len(b.rows) > 0 && size > d.BatchBytes {
+				b.more = true
+				return nil
+			}
+			b.rows = append(b.rows, row)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, false, fmt.Errorf("reading the outbox: %w", err)
+		return batch{}, fmt.Errorf("reading the outbox: %w", err)
 	}
-	return rows, more, nil
+	return b, nil
 }
 
-func (d *Delivery) push(ctx context.Context, base string, rows []store.QueueRow) error {
+func (d *Delivery) push(ctx context.Context, t Target, rows []store.QueueRow, once *Once) error {
 	events := make([][]byte, len(rows))
 	for i, r := range rows {
 		events[i] = r.Event
 	}
 	began := time.Now()
-	err := d.Client.Broadcast(ctx, base, events)
-	d.metrics.attempts.WithLabelValues(outcome(err)).Inc()
+	err := d.Client.Broadcast(ctx, t, events, once)
+	d.metrics.attempts.WithLabelValues(outcome(err), generation(d.Client.Signs(t))).Inc()
 	d.metrics.duration.Observe(time.Since(began).Seconds())
 	return err
 }
 
-func (d *Delivery) remove(ctx context.Context, peer rid.RID, rows []store.QueueRow) error {
-	seqs := make([]uint64, len(rows))
-	for i, r := range rows {
-		seqs[i] = r.Seq
+func (d *Delivery) remove(ctx context.Context, peer rid.RID, b batch) error {
+	seqs := slices.Clone(b.unsuitable)
+	for _, r := range b.rows {
+		seqs = append(seqs, r.Seq)
 	}
 	// The peer has them whether or not this node is stopping.
 	err := d.Store.Update(context.WithoutCancel(ctx), func(w store.Writer) error {
@@ -478,6 +522,10 @@ func (d *Delivery) remove(ctx context.Context, peer rid.RID, rows []store.QueueR
 	})
 	if err != nil {
 		return fmt.Errorf("taking delivered events off the outbox: %w", err)
+	}
+	if n := len(b.unsuitable); n > 0 {
+		d.metrics.dropped.WithLabelValues("unsuitable").Add(float64(n))
+		d.Logger.Debug("left out events that would not suit a peer", "peer", peer, "events", n)
 	}
 	return nil
 }

@@ -157,11 +157,11 @@ type directory struct {
 	urls map[rid.RID]string
 }
 
-func (d *directory) BaseURL(r rid.RID) (string, bool) {
+func (d *directory) Target(r rid.RID) (Target, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	u, ok := d.urls[r]
-	return u, ok
+	return Target{RID: r, URL: u}, ok
 }
 
 func (d *directory) set(r rid.RID, url string) {
@@ -422,11 +422,14 @@ func TestFailingPeersShareAPart(t *testing.T) {
 	close(hang)
 }
 
+// broadcasterFunc is a Broadcaster that looks at URLs alone.
 type broadcasterFunc func(ctx context.Context, base string, events [][]byte) error
 
-func (f broadcasterFunc) Broadcast(ctx context.Context, base string, events [][]byte) error {
-	return f(ctx, base, events)
+func (f broadcasterFunc) Broadcast(ctx context.Context, t Target, events [][]byte, _ *Once) error {
+	return f(ctx, t.URL, events)
 }
+
+func (broadcasterFunc) Signs(Target) bool { return false }
 
 func TestParkedUntilTheURLIsKnown(t *testing.T) {
 	s, r, dir := newStore(t), newReceiver(t, nil), &directory{}

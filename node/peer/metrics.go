@@ -17,15 +17,16 @@ func newDeliveryMetrics(r prometheus.Registerer) (*deliveryMetrics, error) {
 	m := &deliveryMetrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "koi_delivery_requests_total",
-			Help: "Requests that push events to peers, by outcome (ok, 3xx, 4xx, 5xx, network, timeout, forbidden, bad_answer, stopped).",
-		}, []string{"outcome"}),
+			Help: "Requests that push events to peers, by outcome (ok; unknown_node, invalid_key, invalid_signature, invalid_target; " +
+				"3xx, 4xx, 5xx, network, timeout, forbidden, denied, bad_answer, unknown_server, bad_event, stopped) and generation (signed, unsigned).",
+		}, []string{"outcome", "generation"}),
 		delivered: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "koi_delivery_events_total",
 			Help: "Events that peers took over.",
 		}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "koi_delivery_dropped_total",
-			Help: "Events that were not delivered and never will be, by reason.",
+			Help: "Events that were not delivered and never will be, by reason (refused by the peer; unsuitable for it, so not sent).",
 		}, []string{"reason"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "koi_delivery_request_duration_seconds",
@@ -37,9 +38,10 @@ func newDeliveryMetrics(r prometheus.Registerer) (*deliveryMetrics, error) {
 }
 
 type pollsMetrics struct {
-	offered   prometheus.Counter
-	confirmed prometheus.Counter
-	expired   prometheus.Counter
+	offered    prometheus.Counter
+	confirmed  prometheus.Counter
+	expired    prometheus.Counter
+	unsuitable prometheus.Counter
 }
 
 func newPollsMetrics(r prometheus.Registerer) (*pollsMetrics, error) {
@@ -56,8 +58,12 @@ func newPollsMetrics(r prometheus.Registerer) (*pollsMetrics, error) {
 			Name: "koi_polls_expired_total",
 			Help: "Events dropped because nobody polled for them in time.",
 		}),
+		unsuitable: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "koi_polls_unsuitable_total",
+			Help: "Events dropped because they would not suit the polling peer they waited for.",
+		}),
 	}
-	return m, register(r, m.offered, m.confirmed, m.expired)
+	return m, register(r, m.offered, m.confirmed, m.expired, m.unsuitable)
 }
 
 type pollingMetrics struct {
@@ -69,8 +75,8 @@ func newPollingMetrics(r prometheus.Registerer) (*pollingMetrics, error) {
 	m := &pollingMetrics{
 		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "koi_polling_requests_total",
-			Help: "Polls of this partial node, by outcome (as of koi_delivery_requests_total).",
-		}, []string{"outcome"}),
+			Help: "Polls of this partial node, by outcome and generation (as of koi_delivery_requests_total).",
+		}, []string{"outcome", "generation"}),
 		events: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "koi_polling_events_total",
 			Help: "Events that polls of this partial node brought in.",

@@ -10,12 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
 )
-
-// Unsigned is the source of what an answer without a signature holds.
-const Unsigned = "unsigned"
 
 // Defaults of PollingConfig.
 const (
@@ -27,15 +23,12 @@ const (
 // other peers have theirs first.
 const drainRounds = 100
 
-// Target is a node to poll. The RID may be empty where only the URL is known.
-type Target struct {
-	RID rid.RID
-	URL string
-}
-
 // Poller asks a node for events; Client does.
 type Poller interface {
-	Poll(ctx context.Context, base string, limit int) ([]protocol.Event, error)
+	// Signs reports whether calls to t are signed.
+	Signs(t Target) bool
+	// Poll asks for at most limit events (0: all).
+	Poll(ctx context.Context, t Target, limit int) (Received, error)
 }
 
 // PollingConfig says whom a partial node polls and who takes the events.
@@ -43,10 +36,10 @@ type PollingConfig struct {
 	Client Poller
 	// Targets returns the nodes to poll; it is asked at every turn.
 	Targets func() []Target
-	// Accept takes events; nil means that they are durable. While it fails
-	// they are given to it again, and their peer is not polled: a poll says
+	// Accept takes what an answer brought; nil means that it is durable. While it
+	// fails it is given the same again, and the peer is not polled: a poll says
 	// that the answer before it has arrived.
-	Accept func(ctx context.Context, source string, events []protocol.Event) error
+	Accept func(ctx context.Context, got Received) error
 	// Interval is the time between two polls of a node (default
 	// DefaultPollInterval).
 	Interval time.Duration
@@ -73,13 +66,20 @@ type Polling struct {
 	workers sync.WaitGroup
 
 	mu      sync.Mutex
-	sources map[Target]*source
+	sources map[place]*source
 	all     bool // the next turn polls everyone who is not in back-off
+}
+
+// place tells targets apart: a key that becomes known makes no other of one.
+type place struct {
+	rid rid.RID
+	url string
 }
 
 // source is what is known about one target. Guarded by Polling.mu.
 type source struct {
 	busy     bool
+	woken    bool // while busy: what waits may have come after the poll in flight
 	failures int
 	err      string
 	due      time.Time
@@ -111,7 +111,7 @@ func NewPolling(c PollingConfig) (*Polling, error) {
 		metrics:       m,
 		wake:          make(chan struct{}, 1),
 		places:        make(chan struct{}, c.Concurrency),
-		sources:       map[Target]*source{},
+		sources:       map[place]*source{},
 	}, nil
 }
 
@@ -151,8 +151,8 @@ func (p *Polling) poke() {
 func (p *Polling) Health(r rid.RID) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for t, s := range p.sources {
-		if t.RID == r && s.err != "" {
+	for at, s := range p.sources {
+		if at.rid == r && s.err != "" {
 			return s.err
 		}
 	}
@@ -167,14 +167,16 @@ func (p *Polling) turn(ctx context.Context, now time.Time) {
 	defer p.mu.Unlock()
 	all := p.all
 	p.all = false
-	current := make(map[Target]struct{}, len(targets))
+	current := make(map[place]struct{}, len(targets))
 	for _, t := range targets {
-		current[t] = struct{}{}
-		s := p.sources[t]
+		at := place{t.RID, t.URL}
+		current[at] = struct{}{}
+		s := p.sources[at]
 		if s == nil {
 			s = &source{}
-			p.sources[t] = s
+			p.sources[at] = s
 		}
+		s.woken = s.woken || s.busy && all
 		if s.busy || ctx.Err() != nil || s.due.After(now) && (!all || s.failures > 0) {
 			continue
 		}
@@ -184,9 +186,9 @@ func (p *Polling) turn(ctx context.Context, now time.Time) {
 		s.due = now.Add(p.Interval / 2)
 		p.workers.Go(func() { p.visit(ctx, t, s) })
 	}
-	for t, s := range p.sources {
-		if _, ok := current[t]; !ok && !s.busy {
-			delete(p.sources, t)
+	for at, s := range p.sources {
+		if _, ok := current[at]; !ok && !s.busy {
+			delete(p.sources, at)
 		}
 	}
 }
@@ -206,16 +208,16 @@ func (p *Polling) visit(ctx context.Context, t Target, s *source) {
 
 func (p *Polling) drain(ctx context.Context, t Target) (more bool, err error) {
 	for range drainRounds {
-		events, err := p.Client.Poll(ctx, t.URL, p.Limit)
-		p.metrics.polls.WithLabelValues(outcome(err)).Inc()
+		got, err := p.Client.Poll(ctx, t, p.Limit)
+		p.metrics.polls.WithLabelValues(outcome(err), generation(p.Client.Signs(t))).Inc()
 		if err != nil {
 			return false, err
 		}
-		if len(events) == 0 {
+		if len(got.Events) == 0 {
 			return false, nil
 		}
-		p.metrics.events.Add(float64(len(events)))
-		if err := p.accept(ctx, t, events); err != nil {
+		p.metrics.events.Add(float64(len(got.Events)))
+		if err := p.accept(ctx, t, got); err != nil {
 			return false, err
 		}
 	}
@@ -224,19 +226,19 @@ func (p *Polling) drain(ctx context.Context, t Target) (more bool, err error) {
 
 // accept hands events over until they are taken: the peer will not offer them
 // again.
-func (p *Polling) accept(ctx context.Context, t Target, events []protocol.Event) error {
+func (p *Polling) accept(ctx context.Context, t Target, got Received) error {
 	for failures := 1; ; failures++ {
-		err := p.Accept(ctx, Unsigned, events)
+		err := p.Accept(ctx, got)
 		if err == nil {
 			return nil
 		}
 		if failures == 1 {
-			p.Logger.Warn("could not take in polled events; trying again", "peer", t.RID, "url", t.URL, "events", len(events), "error", err)
+			p.Logger.Warn("could not take in polled events; trying again", "peer", t.RID, "url", t.URL, "events", len(got.Events), "error", err)
 		}
 		select {
 		case <-time.After(backoff(failures, DefaultRetryBase, p.RetryCap, random)):
 		case <-ctx.Done():
-			return fmt.Errorf("taking in %d polled events: %w", len(events), err)
+			return fmt.Errorf("taking in %d polled events: %w", len(got.Events), err)
 		}
 	}
 }
@@ -259,9 +261,10 @@ func (p *Polling) done(ctx context.Context, t Target, s *source, more bool, err 
 			p.Logger.Info("polling a node again", "peer", t.RID, "url", t.URL, "failures", s.failures)
 		}
 		s.failures, s.err = 0, ""
-		if more {
+		if more || s.woken {
 			s.due = time.Time{}
 			p.poke()
 		}
 	}
+	s.woken = false
 }

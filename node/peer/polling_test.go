@@ -4,42 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
-	"github.com/koi-net/koi-operator/node/server"
 	"github.com/koi-net/koi-operator/node/store"
 )
 
-// noInbox takes no broadcast.
-type noInbox struct{}
-
-func (noInbox) Accept(context.Context, string, []protocol.Event) error { return server.ErrBusy }
-
-// serveNode serves a store and its poll queues as a full node does.
-func serveNode(t *testing.T, s store.Store, p *Polls) *httptest.Server {
+// serveQueue serves poll queues in both generations.
+func serveQueue(t *testing.T, polls *Polls) *testPeer {
 	t.Helper()
-	h, err := server.New(server.Config{Store: s, Inbox: noInbox{}, Polls: p, BasePath: "/koi-net",
-		Self: func() (protocol.Bundle, bool) { return protocol.Bundle{}, false }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewServer(h)
-	t.Cleanup(srv.Close)
-	return srv
+	p := newTestPeer(t)
+	p.polls = polls
+	return p
 }
 
 // pollerFunc is a Poller.
 type pollerFunc func(ctx context.Context, base string, limit int) ([]protocol.Event, error)
 
-func (f pollerFunc) Poll(ctx context.Context, base string, limit int) ([]protocol.Event, error) {
-	return f(ctx, base, limit)
+func (f pollerFunc) Poll(ctx context.Context, t Target, limit int) (Received, error) {
+	events, err := f(ctx, t.URL, limit)
+	return Received{Events: events}, err
 }
+
+func (pollerFunc) Signs(Target) bool { return false }
 
 // sink collects what polling brings in.
 type sink struct {
@@ -49,15 +41,15 @@ type sink struct {
 	fail int
 }
 
-func (s *sink) accept(_ context.Context, source string, events []protocol.Event) error {
+func (s *sink) accept(_ context.Context, got Received) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
 		s.fail++
 		return s.err
 	}
-	for _, e := range events {
-		s.got = append(s.got, source+" "+e.RID.Reference())
+	for _, e := range got.Events {
+		s.got = append(s.got, strings.TrimSpace(string(got.Source)+" "+e.RID.Reference()))
 	}
 	return nil
 }
@@ -99,10 +91,10 @@ func TestPollingDrains(t *testing.T) {
 	const self = "orn:koi-net.node:self+1"
 	all := refs(95)
 	queue(t, s, store.PollQueue, self, all...)
-	h := serveNode(t, s, newPolls(t, PollsConfig{Store: s, Rows: 10}))
+	h := serveQueue(t, newPolls(t, PollsConfig{Store: s, Rows: 10}))
 	in := &sink{err: errors.New("inbox full")}
 	runPolling(t, PollingConfig{
-		Client:   localClient(t, ClientConfig{Self: self}),
+		Client:   localClient(t, ClientConfig{}),
 		Targets:  func() []Target { return []Target{{RID: peerA, URL: h.URL + "/koi-net"}} },
 		Accept:   in.accept,
 		Interval: time.Hour, // one turn must do
@@ -115,7 +107,7 @@ func TestPollingDrains(t *testing.T) {
 	in.set(nil)
 	eventually(t, "drained", func() bool { return rows(t, s, store.PollQueue, self) == 0 })
 	got, _ := in.has()
-	if len(got) != len(all) || got[0] != "unsigned 0000" || got[94] != "unsigned 0094" || !slices.IsSorted(got) {
+	if len(got) != len(all) || got[0] != "0000" || got[94] != "0094" || !slices.IsSorted(got) {
 		t.Errorf("got %v", got)
 	}
 }
@@ -129,7 +121,9 @@ func TestPollingTargetsDoNotDelayEachOther(t *testing.T) {
 		defer mu.Unlock()
 		return calls[base]
 	}
-	targets := []Target{{"orn:koi-net.node:hang+1", "hang"}, {"orn:koi-net.node:fail+1", "fail"}, {"orn:koi-net.node:good+1", "good"}}
+	targets := []Target{
+		{RID: "orn:koi-net.node:hang+1", URL: "hang"}, {RID: "orn:koi-net.node:fail+1", URL: "fail"}, {RID: "orn:koi-net.node:good+1", URL: "good"},
+	}
 	fail := errors.New("connection refused")
 	p := runPolling(t, PollingConfig{
 		Client: pollerFunc(func(ctx context.Context, base string, _ int) ([]protocol.Event, error) {
@@ -188,7 +182,7 @@ func TestPollingWake(t *testing.T) {
 			}
 			return nil, nil
 		}),
-		Targets:  func() []Target { return []Target{{peerA, "good"}, {peerB, "fail"}} },
+		Targets:  func() []Target { return []Target{{RID: peerA, URL: "good"}, {RID: peerB, URL: "fail"}} },
 		Accept:   (&sink{}).accept,
 		Interval: time.Hour,
 		RetryCap: time.Hour,
@@ -221,8 +215,8 @@ func TestPollingEndlessPeer(t *testing.T) {
 			}
 			return nil, nil
 		}),
-		Targets:     func() []Target { return []Target{{peerA, "endless"}, {peerB, "good"}} },
-		Accept:      func(context.Context, string, []protocol.Event) error { return nil },
+		Targets:     func() []Target { return []Target{{RID: peerA, URL: "endless"}, {RID: peerB, URL: "good"}} },
+		Accept:      func(context.Context, Received) error { return nil },
 		Interval:    time.Millisecond,
 		Concurrency: 1,
 	})
@@ -231,4 +225,36 @@ func TestPollingEndlessPeer(t *testing.T) {
 		defer mu.Unlock()
 		return calls["good"] > 5 && calls["endless"] > 2*drainRounds
 	})
+}
+
+// TestPollingWakeDuringAPoll: what a poll in flight may have come too early for is
+// asked for again.
+func TestPollingWakeDuringAPoll(t *testing.T) {
+	asked, release := make(chan struct{}, 10), make(chan struct{})
+	p := runPolling(t, PollingConfig{
+		Client: pollerFunc(func(ctx context.Context, _ string, _ int) ([]protocol.Event, error) {
+			asked <- struct{}{}
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+			return nil, nil
+		}),
+		Targets:  func() []Target { return []Target{{RID: peerA, URL: "a"}} },
+		Accept:   (&sink{}).accept,
+		Interval: time.Hour,
+	})
+	<-asked
+	p.Wake()
+	eventually(t, "the wake is noticed", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return !p.all
+	})
+	close(release)
+	select {
+	case <-asked:
+	case <-time.After(10 * time.Second):
+		t.Error("the target is not polled again")
+	}
 }

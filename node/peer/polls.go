@@ -32,6 +32,15 @@ const (
 // PollsConfig says what Polls hands out and within which bounds.
 type PollsConfig struct {
 	Store store.Store
+	// Introduction returns our own NEW with our bundle, as protocol.AppendEvent
+	// writes it, false while there is none. Peers with a key get it first, as they
+	// could not verify our answers without it; nil means that they do not. It must
+	// not block.
+	Introduction func() (event []byte, ok bool)
+	// Suits reports whether peer may be sent events about r; nil means all. Events
+	// that do not suit are never offered, and go with those that are. It is asked
+	// within a transaction of the store: it must not use that, and not block.
+	Suits func(peer, r rid.RID) bool
 	// LeaseTimeout is how long one answer may take to be written before its
 	// events may be offered to another poll (default DefaultLeaseTimeout).
 	LeaseTimeout time.Duration
@@ -57,12 +66,18 @@ type PollsConfig struct {
 // written is offered again. While one answer to a peer is being written a
 // second poll of the same peer gets nothing, so that the events of a RID never
 // overtake each other; after LeaseTimeout it gets what the first one had.
+//
+// The first answer to a peer with a key begins with our introduction, and so does
+// each further one until one was written: once in a process and for each of the
+// 10,000 peers that polled last. It counts as one of the events of the answer, so
+// where one is asked for, the first answer is the introduction alone.
 type Polls struct {
 	PollsConfig
 	metrics *pollsMetrics
 
-	mu     sync.Mutex
-	leases map[rid.RID]*pollLease // at most one for each peer with rows
+	mu         sync.Mutex
+	leases     map[rid.RID]*pollLease // at most one for each peer with rows or being answered
+	introduced *lru[struct{}]         // peers that were told who we are
 }
 
 // pollLease is what one poll is answered, or was: once written it stands for
@@ -73,9 +88,11 @@ type pollLease struct {
 	peer   rid.RID
 	events [][]byte
 
-	seqs    []uint64
-	written bool
-	expires time.Time
+	seqs       []uint64
+	introduces bool // the first of events is our introduction
+	unsuitable int  // rows of seqs that are not in events
+	written    bool
+	expires    time.Time
 }
 
 // NewPolls returns the poll queues of a store.
@@ -95,6 +112,9 @@ func NewPolls(c PollsConfig) (*Polls, error) {
 	if c.QueueMaxAge <= 0 {
 		c.QueueMaxAge = DefaultQueueMaxAge
 	}
+	if c.Suits == nil {
+		c.Suits = func(rid.RID, rid.RID) bool { return true }
+	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -105,7 +125,7 @@ func NewPolls(c PollsConfig) (*Polls, error) {
 	if err != nil {
 		return nil, fmt.Errorf("polls: %w", err)
 	}
-	return &Polls{PollsConfig: c, metrics: m, leases: map[rid.RID]*pollLease{}}, nil
+	return &Polls{PollsConfig: c, metrics: m, leases: map[rid.RID]*pollLease{}, introduced: newLRU[struct{}](maxPeers)}, nil
 }
 
 // Lease is what a poll is answered; it is the Lease of node/server.
@@ -127,18 +147,33 @@ func (p *Polls) Lease(ctx context.Context, peer rid.RID, limit int) (Lease, erro
 		return &pollLease{polls: p, peer: peer}, nil
 	}
 	p.leases[peer] = l
+	known := p.introduced.get(peer) != nil
 	p.mu.Unlock()
 
+	if !known && p.Introduction != nil && rid.IsKeyed(peer) {
+		if own, ok := p.Introduction(); ok {
+			l.introduces = true
+			l.events = append(l.events, own)
+		}
+	}
 	if err := p.fill(ctx, l, last, limit, now); err != nil {
 		// What the last answer held still waits for its confirmation.
 		p.replace(l, last)
 		return nil, err
 	}
-	if len(l.seqs) == 0 {
+	if len(l.seqs) == 0 && !l.introduces {
 		p.replace(l, nil)
 	}
-	p.metrics.offered.Add(float64(len(l.events)))
+	p.metrics.offered.Add(float64(len(l.seqs) - l.unsuitable))
 	return l, nil
+}
+
+// Reintroduce makes the next answer to peer begin with our introduction again: for
+// a peer that introduced itself anew, and may have lost what it knew of us.
+func (p *Polls) Reintroduce(peer rid.RID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.introduced.delete(peer)
 }
 
 // fill removes what is confirmed or too old and reads what l is to offer.
@@ -150,7 +185,8 @@ func (p *Polls) fill(ctx context.Context, l, last *pollLease, limit int, now tim
 		if err != nil {
 			return fmt.Errorf("taking confirmed events off the poll queue: %w", err)
 		}
-		p.metrics.confirmed.Add(float64(len(last.seqs)))
+		p.metrics.confirmed.Add(float64(len(last.seqs) - last.unsuitable))
+		p.metrics.unsuitable.Add(float64(last.unsuitable))
 	}
 	if _, err := p.expire(ctx, l.peer, now.Add(-p.QueueMaxAge)); err != nil {
 		return err
@@ -161,12 +197,23 @@ func (p *Polls) fill(ctx context.Context, l, last *pollLease, limit int, now tim
 	}
 	err := p.Store.View(ctx, func(rd store.Reader) error {
 		size := 0
+		for _, own := range l.events {
+			size += len(own) + 1
+		}
 		for row, err := range rd.QueueRows(store.PollQueue, l.peer, 0) {
 			if err != nil {
 				return err
 			}
+			if len(l.events) >= most || len(l.seqs) == p.Rows {
+				return nil
+			}
+			if !p.Suits(l.peer, row.RID) {
+				l.unsuitable++
+				l.seqs = append(l.seqs, row.Seq)
+				continue
+			}
 			size += len(row.Event) + 1
-			if len(l.seqs) == most || len(l.seqs) > 0 && size > p.Bytes {
+			if len(l.events) > 0 && size > p.Bytes {
 				return nil
 			}
 			l.seqs = append(l.seqs, row.Seq)
@@ -187,7 +234,7 @@ func (p *Polls) replace(l, other *pollLease) {
 	if p.leases[l.peer] != l {
 		return
 	}
-	if other == nil || !other.written {
+	if other == nil || !other.written || len(other.seqs) == 0 {
 		delete(p.leases, l.peer)
 		return
 	}
@@ -205,6 +252,9 @@ func (l *pollLease) Written() {
 	if l.polls.leases[l.peer] == l {
 		l.written = true
 		l.events = nil // only the numbers are needed from here on
+		if l.introduces {
+			l.polls.introduced.put(l.peer)
+		}
 	}
 }
 

@@ -12,11 +12,8 @@ import (
 
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
-	"github.com/koi-net/koi-operator/node/server"
 	"github.com/koi-net/koi-operator/node/store"
 )
-
-var _ server.Poller = (*Polls)(nil)
 
 func newPolls(t *testing.T, c PollsConfig) *Polls {
 	t.Helper()
@@ -228,18 +225,18 @@ func TestPollOverHTTP(t *testing.T) {
 	s := newStore(t)
 	all := refs(57)
 	queue(t, s, store.PollQueue, "orn:koi-net.node:self+1", all...)
-	h := serveNode(t, s, newPolls(t, PollsConfig{Store: s, Rows: 10}))
+	h := serveQueue(t, newPolls(t, PollsConfig{Store: s, Rows: 10}))
 	c := localClient(t, ClientConfig{})
 	var got []string
 	for round := 0; ; round++ {
-		events, err := c.Poll(context.Background(), h.URL+"/koi-net", 0)
+		polled, err := c.Poll(context.Background(), Target{URL: h.URL + "/koi-net"}, 0)
 		if err != nil || round > 10 {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		if len(events) == 0 {
+		if len(polled.Events) == 0 {
 			break
 		}
-		for _, e := range events {
+		for _, e := range polled.Events {
 			got = append(got, e.RID.Reference())
 		}
 	}
@@ -251,19 +248,16 @@ func TestPollOverHTTP(t *testing.T) {
 	}
 }
 
-// TestLargeBundleOverHTTP: contents at the limit come through both ends.
+// TestLargeBundleOverHTTP: contents at the limit come through, in both generations.
 func TestLargeBundleOverHTTP(t *testing.T) {
-	s := newStore(t)
 	b := testBundle(t, "orn:t:large", fmt.Sprintf(`{"x":%q}`, bytes.Repeat([]byte("x"), protocol.DefaultLimits().ContentsBytes-8)))
-	err := s.Update(context.Background(), func(w store.Writer) error {
-		return w.PutBundle(store.Record{Bundle: b, Source: Unsigned, Stored: time.Now()})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := serveNode(t, s, newPolls(t, PollsConfig{Store: s}))
-	answer, err := localClient(t, ClientConfig{}).FetchBundles(context.Background(), h.URL+"/koi-net", []rid.RID{"orn:t:large"})
-	if err != nil || len(answer.Bundles) != 1 || !bytes.Equal(answer.Bundles[0].Contents, b.Contents) {
-		t.Errorf("%d bundles: %v", len(answer.Bundles), err)
+	p, c := newTestPeer(t), newCaller(t, nil)
+	p.bundles["orn:t:large"] = b
+	p.knows(c.id)
+	for _, target := range []Target{p.target(), {URL: p.URL + "/koi-net"}} {
+		answer, err := c.FetchBundles(context.Background(), target, []rid.RID{"orn:t:large"})
+		if err != nil || len(answer.Bundles) != 1 || !bytes.Equal(answer.Bundles[0].Contents, b.Contents) {
+			t.Errorf("%d bundles: %v", len(answer.Bundles), err)
+		}
 	}
 }

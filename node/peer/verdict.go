@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+
+	"github.com/koi-net/koi-operator/node/protocol"
 )
 
 // verdict is what the outcome of a request means for the events in it.
@@ -22,8 +24,13 @@ const (
 // count as refusals: a peer that is away, overloaded, moved, or of another
 // generation may take the very same events later.
 func judge(err error) verdict {
-	if err == nil {
+	switch {
+	case err == nil:
 		return taken
+	case errors.Is(err, errIntroduction):
+		return retry // the events were not looked at
+	case errors.Is(err, errBadEvent):
+		return refused
 	}
 	var status *StatusError
 	if !errors.As(err, &status) {
@@ -51,7 +58,7 @@ func judge(err error) verdict {
 			return refused
 		}
 		for _, d := range e.Detail {
-			if d.Type == "json_invalid" || len(d.Loc) > 1 && d.Loc[1] == "events" {
+			if d.Type == "json_invalid" || aboutEvents(d.Loc, d.Type) {
 				return refused
 			}
 		}
@@ -60,13 +67,32 @@ func judge(err error) verdict {
 	return retry
 }
 
-// outcome names the outcome of a request for the metrics.
+// aboutEvents reports whether a location leads to the events of a body: to
+// body.events, or in an envelope to body.payload.events. That there are none means
+// that the body is of another generation than the peer takes.
+func aboutEvents(loc []any, problem string) bool {
+	if len(loc) > 1 && loc[1] == "payload" {
+		loc = loc[1:]
+	}
+	return len(loc) > 1 && loc[1] == "events" && (problem != "missing" || len(loc) > 2)
+}
+
+// outcome names the outcome of a request for the metrics: one of a few names.
 func outcome(err error) string {
+	var refusal protocol.ErrorResponse
 	var status *StatusError
 	var timeout net.Error
 	switch {
 	case err == nil:
 		return "ok"
+	case errors.Is(err, ErrUnsignedPeer):
+		return "denied"
+	case errors.Is(err, ErrUnknownServer):
+		return "unknown_server"
+	case errors.Is(err, errBadEvent):
+		return "bad_event"
+	case errors.As(err, &refusal):
+		return string(refusal.Code) // one of four
 	case errors.As(err, &status):
 		return strconv.Itoa(status.Code/100) + "xx"
 	case errors.Is(err, ErrForbiddenAddress), errors.Is(err, ErrBadURL):

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -89,17 +90,24 @@ func (p *Processor) Run(ctx context.Context) error {
 	defer cancel() // before drain: a failure must not wait for slow peers
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	if err := p.loadQuarantine(ctx); err != nil {
+		return ignoreDone(ctx, err)
+	}
 	for {
+		release, err := p.release(ctx)
+		switch {
+		case errors.Is(err, store.ErrFull):
+			release = p.cfg.RetryCap // there may be room later
+		case err != nil:
+			return ignoreDone(ctx, err)
+		}
 		if flushes := p.takeFlushes(); len(flushes) > 0 {
 			// What was accepted before a Flush is loaded before the inbox can be
 			// found empty for it.
 			d.flushes, d.more = append(d.flushes, flushes...), true
 		}
 		if err := d.load(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
+			return ignoreDone(ctx, err)
 		}
 		d.start(ctx)
 		if d.rows == 0 && !d.more {
@@ -108,7 +116,7 @@ func (p *Processor) Run(ctx context.Context) error {
 			}
 			d.flushes = nil
 		}
-		timer.Reset(d.untilRetry())
+		timer.Reset(min(release, d.untilRetry()))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -123,6 +131,14 @@ func (p *Processor) Run(ctx context.Context) error {
 			d.unpark(func(l *lane) bool { return !l.retryAt.After(time.Now()) })
 		}
 	}
+}
+
+// ignoreDone is nil for a failure that is due to the stop that ctx asked for.
+func ignoreDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // load reads further rows while there is room for them.

@@ -106,6 +106,7 @@ func (h *Handler) matches(o *Object) bool {
 type StopError struct {
 	// Reason is a short stable word for metrics and logs.
 	Reason string
+	until  time.Time // when to begin anew; zero for never
 }
 
 // Error returns the reason.
@@ -121,6 +122,11 @@ var ErrRetry = errors.New("to be tried again")
 
 // Retry wraps err so that the object is tried again.
 func Retry(err error) error { return fmt.Errorf("%w: %w", ErrRetry, err) }
+
+// ErrLater marks an object that cannot be dealt with for now through no fault of
+// its own, as where a peer is asked for as much as it may be asked for at once.
+// It waits its turn: no attempt is counted.
+var ErrLater = errors.New("to be dealt with later")
 
 // AwaitNode is Retry for an object that waits for a node to be introduced: it is
 // tried again as soon as that node becomes known, too.

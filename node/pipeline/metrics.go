@@ -11,10 +11,11 @@ type metrics struct {
 	processed *prometheus.CounterVec // by outcome: new, update, forget, failed, or the reason of a stop
 	retried   prometheus.Counter
 	dropped   *prometheus.CounterVec // by queue
+	replayed  prometheus.Counter
 }
 
 // newMetrics registers the pipeline's metrics with r, if there is one.
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, quarantined func() int) (*metrics, error) {
 	m := &metrics{
 		accepted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "koi_node_objects_accepted_total", Help: "Knowledge objects written to the inbox."}),
@@ -24,9 +25,18 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "koi_node_objects_retried_total", Help: "Attempts that failed for now and will be made again."}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "koi_node_queue_dropped_total", Help: "Outgoing events dropped at a queue's bound."}, []string{"queue"}),
+		replayed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "koi_node_bodies_replayed_total", Help: "Signed bodies that had been accepted before and were left alone."}),
 	}
+	aside := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "koi_node_objects_quarantined", Help: "Knowledge objects kept aside until the time they are stamped with."},
+		func() float64 { return float64(quarantined()) })
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(m.accepted), r.Register(m.processed), r.Register(m.retried), r.Register(m.dropped))
+	var errs []error
+	for _, c := range []prometheus.Collector{m.accepted, m.processed, m.retried, m.dropped, m.replayed, aside} {
+		errs = append(errs, r.Register(c))
+	}
+	return m, errors.Join(errs...)
 }

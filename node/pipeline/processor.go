@@ -39,6 +39,8 @@ type Config struct {
 	Route func(rid.RID) (q store.Queue, ok bool)
 	// QueueLimits bound each peer's rows.
 	QueueLimits store.QueueLimits
+	// Replay bounds the memory of signed bodies that were accepted.
+	Replay store.ReplayBounds
 	// OnCommit, if set, is told of each committed object, in the order of its
 	// RID, after the graph is updated. It must not block.
 	OnCommit func(Commit)
@@ -96,6 +98,8 @@ type Processor struct {
 	flushes []chan struct{} // to be closed when the inbox is found empty
 
 	graphMu sync.Mutex // makes each change of the graph one step
+
+	quarantine quarantine
 }
 
 // New checks cfg and returns a Processor. Handlers run in the given order
@@ -131,7 +135,7 @@ func New(cfg Config) (*Processor, error) {
 		}
 		p.byPhase[h.Phase] = append(p.byPhase[h.Phase], h)
 	}
-	m, err := newMetrics(cfg.Metrics)
+	m, err := newMetrics(cfg.Metrics, p.quarantine.len)
 	if err != nil {
 		return nil, fmt.Errorf("pipeline: %w", err)
 	}
@@ -145,24 +149,35 @@ func setDefault[T int | time.Duration](v *T, d T) {
 	}
 }
 
+// Received is the content of one body that another node sent.
+type Received struct {
+	// Source is the node that signed it, or Unsigned.
+	Source Source
+	// Replay names the signed body for good; nil for an unsigned one.
+	Replay *[32]byte
+	Events []protocol.Event
+}
+
 // Accept takes the events of one received body. When it returns nil they are
-// on disk, all of them, and will be processed; otherwise none is.
+// on disk, all of them, and will be processed; otherwise none is. A signed body
+// that was accepted before is left alone: it was recorded or held back, and
+// sent again by somebody.
 // The error is ErrBusy when the inbox is full, or the store's.
-func (p *Processor) Accept(ctx context.Context, source Source, events []protocol.Event) error {
-	if len(events) == 0 {
+func (p *Processor) Accept(ctx context.Context, in Received) error {
+	if len(in.Events) == 0 {
 		return nil
 	}
-	objects := make([]Object, len(events))
-	for i, e := range events {
-		objects[i] = FromEvent(source, e)
+	objects := make([]Object, len(in.Events))
+	for i, e := range in.Events {
+		objects[i] = FromEvent(in.Source, e)
 	}
-	return p.submit(ctx, objects, nil)
+	return p.submit(ctx, objects, nil, in.Replay)
 }
 
 // Submit takes objects of any source, all or none, and returns once they are
 // on disk.
 func (p *Processor) Submit(ctx context.Context, objects ...Object) error {
-	return p.submit(ctx, objects, nil)
+	return p.submit(ctx, objects, nil, nil)
 }
 
 // Do takes objects as Submit does, waits until all were processed and returns
@@ -173,7 +188,7 @@ func (p *Processor) Do(ctx context.Context, objects ...Object) ([]Outcome, error
 	for i := range ch {
 		ch[i] = make(chan Outcome, 1)
 	}
-	if err := p.submit(ctx, objects, ch); err != nil {
+	if err := p.submit(ctx, objects, ch, nil); err != nil {
 		return nil, err
 	}
 	out := make([]Outcome, len(objects))
@@ -193,7 +208,7 @@ func (p *Processor) Do(ctx context.Context, objects ...Object) ([]Outcome, error
 	return out, nil
 }
 
-func (p *Processor) submit(ctx context.Context, objects []Object, waiters []chan Outcome) error {
+func (p *Processor) submit(ctx context.Context, objects []Object, waiters []chan Outcome, replay *[32]byte) error {
 	if len(objects) == 0 {
 		return nil
 	}
@@ -206,9 +221,15 @@ func (p *Processor) submit(ctx context.Context, objects []Object, waiters []chan
 		rows[i] = store.InboxRow{RID: objects[i].RID, Data: encodeRow(stageReceived, &objects[i]), Accepted: now}
 	}
 	var seqs []uint64
-	err := p.update(ctx, func(tx store.Writer) error {
+	var seen bool
+	err := p.update(ctx, func(tx store.Writer) (err error) {
 		p.forgetWaiters(seqs) // of an attempt that was undone
-		seqs = nil
+		seqs, seen = nil, false
+		if replay != nil {
+			if seen, err = tx.Remember(*replay, now, p.cfg.Replay); err != nil || seen {
+				return err
+			}
+		}
 		waiting, err := tx.InboxLen()
 		if err != nil {
 			return err
@@ -228,6 +249,11 @@ func (p *Processor) submit(ctx context.Context, objects []Object, waiters []chan
 	if err != nil {
 		p.forgetWaiters(seqs)
 		return fmt.Errorf("accept %d objects: %w", len(objects), err)
+	}
+	if seen {
+		p.metrics.replayed.Inc()
+		p.log.Debug("a body that was accepted before came again and is left alone", "source", objects[0].Source, "events", len(objects))
+		return nil
 	}
 	p.metrics.accepted.Add(float64(len(objects)))
 	p.poke()

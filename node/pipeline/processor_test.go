@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -310,7 +311,7 @@ func TestAcceptedSurvives(t *testing.T) {
 	st := open(t, path)
 	first := prepare(t, pipeline.Config{Store: st})
 	now := time.Now()
-	err := first.Accept(t.Context(), pipeline.Unsigned, []protocol.Event{event(t, doc(1), now, `{"a":1}`), event(t, doc(2), now, `{"a":2}`)})
+	err := first.Accept(t.Context(), pipeline.Received{Source: pipeline.Unsigned, Events: []protocol.Event{event(t, doc(1), now, `{"a":1}`), event(t, doc(2), now, `{"a":2}`)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -511,13 +512,37 @@ func TestSlowFetchesStallNobodyElse(t *testing.T) {
 	f := slowFetcher{release: make(chan struct{})}
 	b := start(t, pipeline.Config{Workers: 2, Fetcher: f})
 	for i := range 20 {
-		if err := b.Accept(t.Context(), pipeline.Unsigned, []protocol.Event{{RID: doc(i), EventType: protocol.New}}); err != nil {
+		if err := b.Accept(t.Context(), pipeline.Received{Source: pipeline.Unsigned, Events: []protocol.Event{{RID: doc(i), EventType: protocol.New}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	b.do(pipeline.FromEvent(pipeline.Unsigned, event(t, doc(100), time.Now(), `{}`))) // times out if the slow ones stall it
 	close(f.release)
 	b.flush()
+}
+
+// busyFetcher is busy for as many calls as it is told.
+type busyFetcher struct {
+	slowFetcher
+	left *atomic.Int32
+}
+
+func (f busyFetcher) FetchManifest(context.Context, rid.RID, pipeline.Source) (m protocol.Manifest, err error) {
+	if f.left.Add(-1) >= 0 {
+		return m, fmt.Errorf("busy: %w", pipeline.ErrLater)
+	}
+	return m, store.ErrNotFound
+}
+
+// A busy peer uses up no attempts.
+func TestLaterIsNoAttempt(t *testing.T) {
+	var left atomic.Int32
+	left.Store(5)
+	b := start(t, pipeline.Config{Fetcher: busyFetcher{left: &left}, MaxAttempts: 2, RetryBase: 100 * time.Microsecond})
+	out := b.do(pipeline.Object{RID: doc(1), EventType: protocol.New, Source: pipeline.Unsigned})
+	if out[0].Stopped != pipeline.ReasonNoContents {
+		t.Errorf("outcome %+v, want the answer that came after the peer was busy", out[0])
+	}
 }
 
 // What a provider has is held against the cache like what an event brings.

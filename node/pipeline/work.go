@@ -23,13 +23,17 @@ const (
 	ReasonRetriesUsedUp = "RetriesUsedUp"
 )
 
+// laterPauses, times RetryBase, is how long an object waits that is to be dealt
+// with later: a second, where nothing else is configured.
+const laterPauses = 20
+
 // work carries one row through the pipeline and reports to the dispatcher.
 func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 	st, o, err := decodeRow(r.data)
 	if err != nil {
 		// The row passed the store's checksum, so another version wrote it.
 		p.log.Error("inbox row dropped", "rid", r.rid, "seq", r.seq, "error", err)
-		return p.close(ctx, r, 0, Outcome{Stopped: ReasonUnreadable})
+		return p.close(ctx, r, 0, Outcome{Stopped: ReasonUnreadable}, nil)
 	}
 	out, final, err := p.process(ctx, st, r.seq, o)
 	newNode := err == nil && out.Normalized != protocol.Forget && o.RID.Type() == rid.NodeType
@@ -46,9 +50,15 @@ func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 	switch {
 	case errors.As(err, &stop):
 		p.log.Debug("knowledge object stopped", "rid", o.RID, "event", o.EventType, "source", o.Source, "reason", stop.Reason)
-		return p.close(ctx, r, final, Outcome{Normalized: o.Normalized, Manifest: held(o), Stopped: stop.Reason})
+		var aside *setAside
+		if !stop.until.IsZero() {
+			aside = &setAside{object: o, until: stop.until}
+		}
+		return p.close(ctx, r, final, Outcome{Normalized: o.Normalized, Manifest: held(o), Stopped: stop.Reason}, aside)
 	case isStoreError(err):
 		return p.storeFailed(r, attempts, err)
+	case errors.Is(err, ErrLater):
+		return result{rid: r.rid, retry: true, attempts: attempts, after: laterPauses * p.cfg.RetryBase}
 	case errors.Is(err, ErrRetry) && attempts+1 < p.cfg.MaxAttempts:
 		p.log.Debug("knowledge object waits", "rid", o.RID, "attempt", attempts+1, "error", err)
 		p.metrics.retried.Inc()
@@ -60,10 +70,10 @@ func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 		return res
 	case errors.Is(err, ErrRetry):
 		p.log.Warn("knowledge object dropped after its last attempt", "rid", o.RID, "event", o.EventType, "source", o.Source, "attempts", attempts+1, "error", err)
-		return p.close(ctx, r, final, Outcome{Stopped: ReasonRetriesUsedUp, Err: err})
+		return p.close(ctx, r, final, Outcome{Stopped: ReasonRetriesUsedUp, Err: err}, nil)
 	default:
 		p.log.Error("knowledge object failed", "rid", o.RID, "event", o.EventType, "source", o.Source, "error", err)
-		return p.close(ctx, r, final, Outcome{Err: err})
+		return p.close(ctx, r, final, Outcome{Err: err}, nil)
 	}
 }
 
@@ -116,14 +126,24 @@ func (p *Processor) backoff(attempts int) time.Duration {
 	return d
 }
 
-// close removes a row that had no effects.
-func (p *Processor) close(ctx context.Context, r row, final uint64, out Outcome) result {
+// close removes a row that had no effects; aside, if not nil, is its object on
+// the way into quarantine.
+func (p *Processor) close(ctx context.Context, r row, final uint64, out Outcome, aside *setAside) result {
 	seqs := []uint64{r.seq}
 	if final != 0 {
 		seqs = append(seqs, final)
 	}
-	err := p.update(ctx, func(tx store.Writer) error { return tx.DeleteInbox(seqs...) })
+	undo := p.admit(aside)
+	err := p.update(ctx, func(tx store.Writer) error {
+		if aside != nil && aside.admitted {
+			if err := tx.PutValue(quarantineKey(aside.object.RID), aside.value); err != nil {
+				return err
+			}
+		}
+		return tx.DeleteInbox(seqs...)
+	})
 	if err != nil {
+		undo()
 		if ctx.Err() != nil {
 			return result{rid: r.rid, retry: true, after: time.Hour}
 		}
@@ -400,7 +420,7 @@ func (p *Processor) commit(ctx context.Context, c *Context, seq uint64, o *Objec
 	if err != nil {
 		return 0, fmt.Errorf("%w: commit %s: %w", errStore, o.RID, err)
 	}
-	p.updateGraph(o)
+	p.updateGraph(o, rec)
 	p.log.Debug("knowledge object committed", "rid", o.RID, "event", o.Normalized, "source", o.Source, "targets", len(o.Targets))
 	for _, s := range queued {
 		mergeRoutes(routes, s.routes)
@@ -529,44 +549,64 @@ func (p *Processor) removeRow(ctx context.Context, seq uint64) error {
 	return p.update(ctx, func(tx store.Writer) error { return tx.DeleteInbox(seq) })
 }
 
-// updateGraph brings the graph up to date with a committed object. Profiles
-// were checked by the Bundle phase; one that cannot be read is left out.
-func (p *Processor) updateGraph(o *Object) {
+// updateGraph brings the graph up to date with a committed object; rec is nil
+// after a FORGET. Profiles were checked by the Bundle phase; one that cannot be
+// read is left out.
+func (p *Processor) updateGraph(o *Object, rec *store.Record) {
 	p.graphMu.Lock()
 	defer p.graphMu.Unlock()
-	if err := Apply(p.cfg.Graph, o.RID, o.Manifest, o.Contents, o.Normalized == protocol.Forget); err != nil {
+	if rec == nil {
+		remove(p.cfg.Graph, o.RID)
+		return
+	}
+	if err := Apply(p.cfg.Graph, *rec); err != nil {
 		p.log.Warn("profile left out of the graph", "rid", o.RID, "error", err)
 	}
 }
 
-// Apply brings a graph up to date with one node or edge bundle; other types
-// change nothing. It is used for every commit and to build the graph at start.
-func Apply(g *graph.Graph, r rid.RID, m *protocol.Manifest, contents []byte, forget bool) error {
+// remove takes a forgotten node or edge out of the graph.
+func remove(g *graph.Graph, r rid.RID) {
 	switch r.Type() {
 	case rid.NodeType:
-		if forget {
-			g.DeleteNode(r)
-			return nil
-		}
-		profile, err := protocol.ParseNodeProfile(contents)
-		if err != nil {
-			return err
-		}
-		g.PutNode(graph.Node{RID: r, Profile: profile, Verified: true, Timestamp: m.Timestamp})
+		g.DeleteNode(r)
 	case rid.EdgeType:
-		if forget {
-			// A pair's edge may have taken another RID meanwhile: what is known
-			// under that one stays.
-			if e, ok := g.EdgeByRID(r); ok && e.RID == r {
-				g.DeleteEdge(r)
-			}
-			return nil
+		// A pair's edge may have taken another RID meanwhile: what is known
+		// under that one stays.
+		if e, ok := g.EdgeByRID(r); ok && e.RID == r {
+			g.DeleteEdge(r)
 		}
-		profile, err := protocol.ParseEdgeProfile(contents)
+	}
+}
+
+// Apply brings a graph up to date with the record of a node or edge; other types
+// change nothing. It is used for every commit and to build the graph at start.
+func Apply(g *graph.Graph, rec store.Record) error {
+	r, stamped := rec.Bundle.Manifest.RID, rec.Bundle.Manifest.Timestamp
+	switch r.Type() {
+	case rid.NodeType:
+		profile, err := protocol.ParseNodeProfile(rec.Bundle.Contents)
 		if err != nil {
 			return err
 		}
-		g.PutEdge(graph.Edge{RID: r, Profile: profile, Timestamp: m.Timestamp})
+		g.PutNode(graph.Node{RID: r, Profile: profile, Verified: Verified(g.Self(), rec), Timestamp: stamped})
+	case rid.EdgeType:
+		profile, err := protocol.ParseEdgeProfile(rec.Bundle.Contents)
+		if err != nil {
+			return err
+		}
+		g.PutEdge(graph.Edge{RID: r, Profile: profile, Timestamp: stamped})
 	}
 	return nil
+}
+
+// Keyed reports whether the node self is to believe node r under r's signature
+// alone. A self without a key is spoken to unsigned by everybody.
+func Keyed(self, r rid.RID) bool { return rid.IsKeyed(self) && rid.IsKeyed(r) }
+
+// Verified reports whether a node's record, held by self, is that node's own
+// word, as far as that can be told: a node with a key signed it, or is self; of
+// one without a key nothing more can be known.
+func Verified(self rid.RID, rec store.Record) bool {
+	r := rec.Bundle.Manifest.RID
+	return !Keyed(self, r) || rec.Source == string(r)
 }

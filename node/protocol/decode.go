@@ -786,6 +786,7 @@ func (d *decoder) event(e *Event) error {
 
 // manifest takes a manifest whose RID may well be like.
 func (d *decoder) manifest(m *Manifest, like rid.RID) error {
+	var extras extras
 	seen, err := d.fields(func(key []byte) (uint, error) {
 		switch string(key) {
 		case "rid":
@@ -799,7 +800,10 @@ func (d *decoder) manifest(m *Manifest, like rid.RID) error {
 			}
 			return 1 << 2, err
 		}
-		return 0, nil
+		if !d.canonical {
+			return 0, nil
+		}
+		return 0, d.extra(&extras, string(key))
 	})
 	if err != nil {
 		return err
@@ -809,7 +813,56 @@ func (d *decoder) manifest(m *Manifest, like rid.RID) error {
 			d.missing(name)
 		}
 	}
+	m.extra = extras.text()
 	return nil
+}
+
+// maxExtra bounds the further members of a manifest, in bytes.
+const maxExtra = 4 << 10
+
+// extras are the further members of a manifest in the order of their first
+// mention.
+type extras []extraMember
+
+type extraMember struct {
+	key   string
+	value []byte
+}
+
+// extra takes a further member of a manifest. As in Python's dictionaries, a
+// repeated key keeps its place and takes the last value.
+func (d *decoder) extra(to *extras, key string) error {
+	value, err := d.normalize(nil, d.limits.Depth)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(*to, func(e extraMember) bool { return e.key == key })
+	if at < 0 {
+		at = len(*to)
+		*to = append(*to, extraMember{key: key})
+	}
+	(*to)[at].value = value
+	size := 0
+	for _, e := range *to {
+		size += len(e.key) + len(e.value)
+	}
+	if size > maxExtra {
+		d.note("too_long", fmt.Sprintf("further members of a manifest take at most %d bytes", maxExtra), nil)
+		*to = (*to)[:0]
+	}
+	return nil
+}
+
+// text is how the members stand in what is signed: those that are null do not.
+func (e extras) text() string {
+	var dst []byte
+	for _, m := range e {
+		if string(m.value) != "null" {
+			dst = AppendString(append(dst, ','), m.key)
+			dst = append(append(dst, ':'), m.value...)
+		}
+	}
+	return string(dst)
 }
 
 func (d *decoder) bundle(b *Bundle) error {

@@ -441,8 +441,8 @@ func TestEventRoundTrip(t *testing.T) {
 	}
 	for _, e := range []Event{
 		{RID: "orn:a.b:c", EventType: Forget},
-		{RID: "orn:a.b:\"é\n", EventType: New, Manifest: &Manifest{"orn:a.b:\"é\n", ts, "00"}, Contents: json.RawMessage(`{"a":1.0}`)},
-		{RID: "orn:a.b:c", EventType: Update, Manifest: &Manifest{"orn:a.b:other", ts, ""}},
+		{RID: "orn:a.b:\"é\n", EventType: New, Manifest: &Manifest{RID: "orn:a.b:\"é\n", Timestamp: ts, SHA256Hash: "00"}, Contents: json.RawMessage(`{"a":1.0}`)},
+		{RID: "orn:a.b:c", EventType: Update, Manifest: &Manifest{RID: "orn:a.b:other", Timestamp: ts}},
 		{RID: "orn:a.b:c", EventType: Update, Contents: json.RawMessage(`{}`)},
 	} {
 		data := AppendEvent(nil, e)

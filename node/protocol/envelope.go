@@ -142,11 +142,10 @@ func EncodeEventsEnvelope(rows [][]byte, source, target rid.RID, style FloatStyl
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		e, err := decodeRow(row, true)
-		if err != nil {
+		var err error
+		if dst, err = AppendSignedRow(dst, row); err != nil {
 			return nil, fmt.Errorf("event %d of an envelope: %w", i, err)
 		}
-		dst = appendSignedEvent(dst, e, sent)
 	}
 	dst = AppendString(append(dst, `]},"source_node":`...), string(source))
 	dst = AppendString(append(dst, `,"target_node":`...), string(target))

@@ -49,6 +49,11 @@ type Manifest struct {
 	RID        rid.RID   `json:"rid"`
 	Timestamp  Timestamp `json:"timestamp"`
 	SHA256Hash string    `json:"sha256_hash"`
+
+	// extra are the further members of a manifest in an envelope, in normal form,
+	// each after a comma: from rid-lib 3.3 on they are part of what is signed. They
+	// are kept for the verification alone, and not passed on.
+	extra string
 }
 
 // Bundle is a manifest with its contents, one JSON object in normal form.

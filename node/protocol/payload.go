@@ -122,9 +122,7 @@ func (a BundlesAnswer) appendFields(dst []byte, form form) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendSignedManifest(append(dst, `{"manifest":`...), b.Manifest, form)
-		dst = append(append(dst, `,"contents":`...), b.Contents...)
-		dst = append(dst, '}')
+		dst = appendSignedBundle(dst, b, form)
 	}
 	dst = appendSignedRIDs(append(dst, `],"not_found":`...), a.NotFound)
 	return appendSignedRIDs(append(dst, `,"deferred":`...), a.Deferred)
@@ -148,6 +146,12 @@ func appendSignedEvent(dst []byte, e Event, form form) []byte {
 	return append(dst, '}')
 }
 
+func appendSignedBundle(dst []byte, b Bundle, form form) []byte {
+	dst = appendSignedManifest(append(dst, `{"manifest":`...), b.Manifest, form)
+	dst = append(append(dst, `,"contents":`...), b.Contents...)
+	return append(dst, '}')
+}
+
 func appendSignedManifest(dst []byte, m Manifest, form form) []byte {
 	dst = appendSignedRID(append(dst, `{"rid":`...), m.RID)
 	dst = m.Timestamp.AppendText(append(dst, `,"timestamp":"`...))
@@ -155,6 +159,9 @@ func appendSignedManifest(dst []byte, m Manifest, form form) []byte {
 		dst = dst[:len(dst)-1]
 	}
 	dst = AppendString(append(dst, `","sha256_hash":`...), m.SHA256Hash)
+	if form == received {
+		dst = append(dst, m.extra...)
+	}
 	return append(dst, '}')
 }
 

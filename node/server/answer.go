@@ -35,6 +35,9 @@ type answer struct {
 	items   int  // in the list that is open
 	sent    bool // the head has gone out
 	expires time.Time
+	// seal makes it an envelope; nil for an unsigned answer.
+	seal       *seal
+	generation string // of the request, for the metrics
 }
 
 func newAnswer(w http.ResponseWriter) *answer {
@@ -72,12 +75,65 @@ func (a *answer) item() {
 	a.items++
 }
 
+// payload opens the answer proper with its first list.
+func (a *answer) payload(kind protocol.PayloadType, list string) {
+	a.text("{")
+	if a.seal != nil {
+		a.text(`"payload":{"type":"` + string(kind) + `",`)
+	}
+	a.list(list)
+}
+
+// The items of lists, in the form of the answer's generation.
+
+func (a *answer) rid(r rid.RID) {
+	a.item()
+	if a.seal != nil {
+		a.buf = protocol.AppendSignedRID(a.buf, r)
+		return
+	}
+	a.buf = protocol.AppendString(a.buf, string(r))
+}
+
+func (a *answer) manifest(m protocol.Manifest) {
+	a.item()
+	if a.seal != nil {
+		a.buf = protocol.AppendSignedManifest(a.buf, m)
+		return
+	}
+	a.buf = protocol.AppendManifest(a.buf, m)
+}
+
+func (a *answer) bundle(b protocol.Bundle) {
+	a.item()
+	if a.seal != nil {
+		from := len(a.buf)
+		a.buf = a.seal.restyle(protocol.AppendSignedBundle(a.buf, b), from)
+		return
+	}
+	a.buf = protocol.AppendBundle(a.buf, b)
+}
+
+// event writes an event that protocol.AppendEvent wrote.
+func (a *answer) event(row []byte) (err error) {
+	a.item()
+	if a.seal == nil {
+		a.buf = append(a.buf, row...)
+		return nil
+	}
+	from := len(a.buf)
+	if a.buf, err = protocol.AppendSignedRow(a.buf, row); err != nil {
+		return fmt.Errorf("an event that waits cannot be written: %w", err)
+	}
+	a.buf = a.seal.restyle(a.buf, from)
+	return nil
+}
+
 // rids writes a whole list of RIDs.
 func (a *answer) rids(open string, rids []rid.RID, end string) error {
 	a.list(open)
 	for _, r := range rids {
-		a.item()
-		a.buf = protocol.AppendString(a.buf, string(r))
+		a.rid(r)
 		if err := a.spill(); err != nil {
 			return err
 		}
@@ -110,6 +166,9 @@ func (a *answer) flush() error {
 		a.w.Header().Set("Content-Type", "application/json")
 		a.w.WriteHeader(http.StatusOK)
 	}
+	if a.seal != nil {
+		a.seal.hash.Write(a.buf)
+	}
 	_, err := a.w.Write(a.buf)
 	a.buf = a.buf[:0]
 	if err != nil {
@@ -121,6 +180,13 @@ func (a *answer) flush() error {
 // finish writes the rest and waits until the connection has taken it, so that
 // nil means that the whole answer is on its way.
 func (a *answer) finish() error {
+	if a.seal != nil {
+		closed, err := a.seal.close(a.buf)
+		if err != nil {
+			return err
+		}
+		a.buf, a.seal = closed, nil
+	}
 	if !a.sent {
 		a.w.Header().Set("Content-Length", strconv.Itoa(len(a.buf)))
 	}

@@ -1,9 +1,7 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,10 +28,13 @@ func (s *server) call(name string, fn func(*http.Request, *answer) error) http.H
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		a := newAnswer(w)
+		if s.product != "" {
+			w.Header().Set("Server", s.product)
+		}
 		defer a.recycle()
 		status := http.StatusInternalServerError
 		defer func() {
-			s.metrics.requests.WithLabelValues(name, strconv.Itoa(status)).Inc()
+			s.metrics.requests.WithLabelValues(name, strconv.Itoa(status), a.generation).Inc()
 			duration.Observe(time.Since(began).Seconds())
 		}()
 
@@ -71,47 +72,44 @@ func contain(fn func(*http.Request, *answer) error, r *http.Request, a *answer) 
 }
 
 // post makes the handler of one call: bytes to body, body to call, call to
-// answer. Decoding is a step of its own (see open), so that another form of
-// body can be told apart before the call is looked at.
-func post[Call any](s *server, name string, decode func([]byte, protocol.Limits) (Call, error),
-	serve func(ctx context.Context, a *answer, source string, call Call) error) http.HandlerFunc {
+// answer. A signed envelope is told from the unsigned call by its fields, and
+// answered by one.
+func post[Call protocol.Payload](s *server, name string, decode func([]byte, protocol.Limits) (Call, error),
+	serve func(ctx context.Context, a *answer, from Sender, call Call) error) http.HandlerFunc {
 	return s.call(name, func(r *http.Request, a *answer) error {
 		raw, release, err := s.body(a, r)
 		defer release()
 		if err != nil {
 			return err
 		}
-		source, payload, err := open(raw)
+		if protocol.IsEnvelope(raw) {
+			a.generation = generationSigned
+			e, err := protocol.DecodeEnvelope[Call](raw, s.limits)
+			if err != nil {
+				return err
+			}
+			from, err := verify(s, e, r.UserAgent())
+			if err != nil {
+				return err
+			}
+			a.seal = newSeal(s.identity, from.RID, s.peers.FloatStyle(from.RID))
+			return serve(r.Context(), a, from, e.Payload)
+		}
+		a.generation = generationUnsigned
+		if s.denyUnsigned {
+			return errUnsigned
+		}
+		call, err := decode(raw, s.limits)
 		if err != nil {
 			return err
 		}
-		call, err := decode(payload, s.limits)
-		if err != nil {
-			return err
-		}
-		return serve(r.Context(), a, source, call)
+		return serve(r.Context(), a, Sender{}, call)
 	})
 }
 
-// open returns who sent a body and the call in it. Unsigned bodies are the
-// call itself, and nothing can be known about their sender.
-func open(raw []byte) (source string, payload []byte, err error) {
-	if isEnvelope(raw) {
-		return "", nil, errEnvelope
-	}
-	return Unsigned, raw, nil
-}
-
-// isEnvelope tells a signed envelope by its fields payload and signature.
-func isEnvelope(raw []byte) bool {
-	if !bytes.Contains(raw, []byte(`"payload"`)) || !bytes.Contains(raw, []byte(`"signature"`)) {
-		return false
-	}
-	var e struct {
-		Payload   json.RawMessage `json:"payload"`
-		Signature json.RawMessage `json:"signature"`
-	}
-	return json.Unmarshal(raw, &e) == nil && e.Payload != nil && e.Signature != nil
+func decodeBroadcast(body []byte, l protocol.Limits) (protocol.EventsPayload, error) {
+	events, err := protocol.DecodeBroadcast(body, l)
+	return events, err
 }
 
 // body reads a request's body within all bounds. release gives its room back

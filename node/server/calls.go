@@ -11,9 +11,10 @@ import (
 	"github.com/koi-net/koi-operator/node/store"
 )
 
-func (s *server) broadcast(ctx context.Context, a *answer, source string, events []protocol.Event) error {
+func (s *server) broadcast(ctx context.Context, a *answer, from Sender, events protocol.EventsPayload) error {
+	a.seal = nil // its answer says nothing, in either generation
 	if len(events) > 0 {
-		if err := s.inbox.Accept(ctx, source, events); err != nil {
+		if err := s.inbox.Accept(ctx, from, events); err != nil {
 			return fmt.Errorf("accepting %d events: %w", len(events), err)
 		}
 	}
@@ -21,18 +22,28 @@ func (s *server) broadcast(ctx context.Context, a *answer, source string, events
 	return nil
 }
 
-// poll answers what waits for the node that an unsigned body names. The lease
-// counts as written only when the connection has taken the whole answer.
-func (s *server) poll(ctx context.Context, a *answer, _ string, req protocol.PollRequest) error {
+// poll answers what waits for the node that asks: who signed, or whom an unsigned
+// body names, if that has no key. The lease counts as written only when the
+// connection has taken the whole answer.
+func (s *server) poll(ctx context.Context, a *answer, from Sender, req protocol.PollRequest) error {
+	if from.RID == "" && !s.identity.Unsigned() && rid.IsKeyed(req.RID) {
+		return protocol.ErrorResponse{Code: protocol.UnknownNode}
+	}
+	if from.Replay != nil && s.polled.put(*from.Replay, struct{}{}) {
+		a.payload(protocol.TypeEvents, `"events":[`)
+		a.text("]}")
+		return nil
+	}
 	lease, err := s.polls.Lease(ctx, req.RID, max(0, req.Limit))
 	if err != nil {
 		return fmt.Errorf("leasing events for %s: %w", req.RID, err)
 	}
 	defer lease.Release()
-	a.list(`{"events":[`)
+	a.payload(protocol.TypeEvents, `"events":[`)
 	for _, e := range lease.Events() {
-		a.item()
-		a.buf = append(a.buf, e...)
+		if err := a.event(e); err != nil {
+			return err
+		}
 		if err := a.spill(); err != nil {
 			return err
 		}
@@ -45,11 +56,12 @@ func (s *server) poll(ctx context.Context, a *answer, _ string, req protocol.Pol
 	return nil
 }
 
-func (s *server) fetchRIDs(ctx context.Context, a *answer, _ string, req protocol.FetchRIDs) error {
-	a.list(`{"rids":[`)
+func (s *server) fetchRIDs(ctx context.Context, a *answer, from Sender, req protocol.FetchRIDs) error {
+	a.payload(protocol.TypeRIDs, `"rids":[`)
 	err := s.each(ctx, a, req.RIDTypes, func(_ store.Reader, r rid.RID) error {
-		a.item()
-		a.buf = protocol.AppendString(a.buf, string(r))
+		if s.peers.Suits(from.RID, r) {
+			a.rid(r)
+		}
 		return nil
 	})
 	if err != nil {
@@ -59,17 +71,19 @@ func (s *server) fetchRIDs(ctx context.Context, a *answer, _ string, req protoco
 	return nil
 }
 
-func (s *server) fetchManifests(ctx context.Context, a *answer, _ string, req protocol.FetchManifests) error {
+func (s *server) fetchManifests(ctx context.Context, a *answer, from Sender, req protocol.FetchManifests) error {
 	write := func(rd store.Reader, r rid.RID) error {
+		if !s.peers.Suits(from.RID, r) {
+			return store.ErrNotFound
+		}
 		m, err := rd.Manifest(r)
 		if err != nil {
 			return err
 		}
-		a.item()
-		a.buf = protocol.AppendManifest(a.buf, m)
+		a.manifest(m)
 		return nil
 	}
-	a.list(`{"manifests":[`)
+	a.payload(protocol.TypeManifests, `"manifests":[`)
 	var missing []rid.RID
 	var err error
 	if len(req.RIDs) > 0 {
@@ -89,36 +103,47 @@ func (s *server) fetchManifests(ctx context.Context, a *answer, _ string, req pr
 	return a.rids(`],"not_found":[`, missing, "]}")
 }
 
-// fetchBundles writes the list twice: koi-net 1.0.0b5 reads it under
-// "manifests", later versions under "bundles". An answer that still fits its
-// first part is copied; a larger one is read from the store again, so that
-// memory stays bounded. A bundle that changes in between may then differ in
-// the two lists, each of them true; not_found goes with the second.
-func (s *server) fetchBundles(ctx context.Context, a *answer, _ string, req protocol.FetchBundles) error {
+// fetchBundles writes the list twice in an unsigned answer: koi-net 1.0.0b5 reads
+// it under "manifests", later versions under "bundles". An answer that still fits
+// its first part is copied; a larger one is read from the store again, so that
+// memory stays bounded. A bundle that changes in between may then differ in the
+// two lists, each of them true; not_found goes with the second.
+func (s *server) fetchBundles(ctx context.Context, a *answer, from Sender, req protocol.FetchBundles) error {
 	write := func(rd store.Reader, r rid.RID) error {
+		if !s.peers.Suits(from.RID, r) {
+			return store.ErrNotFound
+		}
 		rec, err := rd.Bundle(r)
 		if err != nil {
 			return err
 		}
-		a.item()
-		a.buf = protocol.AppendBundle(a.buf, rec.Bundle)
+		a.bundle(rec.Bundle)
 		return nil
 	}
 	rids := unique(req.RIDs)
-	a.list(`{"manifests":[`)
+	const end = `],"deferred":[]}`
+	if a.seal != nil {
+		a.payload(protocol.TypeBundles, `"bundles":[`)
+		missing, err := s.pick(ctx, a, rids, write)
+		if err != nil {
+			return err
+		}
+		return a.rids(`],"not_found":[`, missing, end)
+	}
+	a.payload(protocol.TypeBundles, `"manifests":[`)
 	start := len(a.buf)
 	missing, err := s.pick(ctx, a, rids, write)
 	if err != nil {
 		return err
 	}
-	end := len(a.buf)
+	stop := len(a.buf)
 	a.list(`],"bundles":[`)
 	if !a.sent {
-		a.buf = append(a.buf, a.buf[start:end]...)
+		a.buf = append(a.buf, a.buf[start:stop]...)
 	} else if missing, err = s.pick(ctx, a, rids, write); err != nil {
 		return err
 	}
-	return a.rids(`],"not_found":[`, missing, `],"deferred":[]}`)
+	return a.rids(`],"not_found":[`, missing, end)
 }
 
 func (s *server) ownBundle(_ *http.Request, a *answer) error {

@@ -42,8 +42,8 @@ var (
 		detail: "this node is still starting; try again later", header: [2]string{"Retry-After", "1"}}
 	errEncoding = &refusal{status: http.StatusUnsupportedMediaType, reason: reasonEncoding,
 		detail: "compressed bodies are not accepted; send the JSON text as it is", header: [2]string{"Accept-Encoding", "identity"}, connection: true}
-	errEnvelope = &refusal{status: http.StatusBadRequest, reason: reasonEnvelope,
-		detail: "this node does not take signed envelopes; send the unsigned form of the call (KOI-net 1.0)"}
+	errUnsigned = &refusal{status: http.StatusForbidden, reason: reasonUnsigned,
+		detail: "this node takes signed envelopes only (KOI-net 1.1 and later); sign the call"}
 	errBodyTimeout = &refusal{status: http.StatusRequestTimeout, reason: reasonAborted,
 		detail: "the body did not arrive in time; send less at once", connection: true}
 	errContentType = &protocol.ValidationError{Details: []protocol.Detail{{
@@ -63,10 +63,16 @@ func (s *server) fail(a *answer, r *http.Request, call string, err error) int {
 	var (
 		ref     *refusal
 		invalid *protocol.ValidationError
+		denied  protocol.ErrorResponse
 		large   *http.MaxBytesError
 	)
 	switch {
 	case errors.As(err, &ref):
+	case errors.As(err, &denied):
+		s.metrics.refused.WithLabelValues(string(denied.Code)).Inc()
+		s.log.Debug("refused an envelope", "call", call, "remote", r.RemoteAddr, "code", denied.Code)
+		writeJSON(a.w, http.StatusBadRequest, protocol.EncodeErrorResponse(denied))
+		return http.StatusBadRequest
 	case errors.As(err, &invalid):
 		s.metrics.refused.WithLabelValues(reasonInvalid).Inc()
 		s.log.Debug("refused an invalid body", "call", call, "remote", r.RemoteAddr, "error", err)

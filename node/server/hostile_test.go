@@ -427,7 +427,7 @@ func FuzzCalls(f *testing.F) {
 		}
 	}
 	paths := []string{"/events/broadcast", "/events/poll", "/rids/fetch", "/manifests/fetch", "/bundles/fetch"}
-	h, err := New(Config{Store: emptyStore{}, Inbox: &acceptor{}, Polls: &poller{},
+	h, err := New(Config{Store: emptyStore{}, Inbox: &acceptor{}, Polls: &poller{}, Peers: &acquaintances{},
 		Self: func() (protocol.Bundle, bool) { return protocol.Bundle{}, false }})
 	if err != nil {
 		f.Fatal(err)

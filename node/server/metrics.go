@@ -6,13 +6,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Reasons of koi_server_refused_total.
+// Reasons of koi_server_refused_total, beside the error codes of the signed
+// generation (unknown_node, invalid_key, invalid_signature, invalid_target).
 const (
 	reasonOverload = "overload"    // too many requests at once, or the acceptor is busy
 	reasonMemory   = "body_budget" // the bodies being served take all the room there is
 	reasonTooLarge = "too_large"
-	reasonInvalid  = "invalid" // not JSON, or not the call's shape
-	reasonEnvelope = "envelope"
+	reasonInvalid  = "invalid"  // not JSON, or not the call's shape
+	reasonUnsigned = "unsigned" // no signature, where that is denied
 	reasonEncoding = "encoding" // compressed body
 	reasonFull     = "store_full"
 	reasonAborted  = "aborted" // the peer left, or was too slow
@@ -30,8 +31,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "koi_server_requests_total",
-			Help: "Requests from peers, by call and status code (499: the peer left before the answer was whole).",
-		}, []string{"call", "code"}),
+			Help: "Requests from peers, by call, status code (499: the peer left before the answer was whole) and generation.",
+		}, []string{"call", "code", "generation"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "koi_server_request_duration_seconds",
 			Help:    "Time from a request's head to the end of its answer, by call.",

@@ -12,13 +12,11 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/koi-net/koi-operator/node/identity"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
 	"github.com/koi-net/koi-operator/node/store"
 )
-
-// Unsigned is the source of a body that has no verified sender.
-const Unsigned = "unsigned"
 
 // Defaults of Config.
 const (
@@ -35,9 +33,36 @@ var ErrBusy = errors.New("busy")
 
 // Acceptor takes in the events of a broadcast.
 type Acceptor interface {
-	// Accept returns nil once the events are durable. source is the verified
-	// sender's RID or Unsigned. ErrBusy is answered 503, store.ErrFull 507.
-	Accept(ctx context.Context, source string, events []protocol.Event) error
+	// Accept returns nil once the events are durable, or were taken before: a
+	// body that is sent again has no effect. ErrBusy is answered 503,
+	// store.ErrFull 507.
+	Accept(ctx context.Context, from Sender, events []protocol.Event) error
+}
+
+// Sender says who sent a body.
+type Sender struct {
+	// RID is the verified sender of an envelope; "" for an unsigned body, of
+	// which nothing can be known.
+	RID rid.RID
+	// Replay names the signed body for good (identity.ReplayKey); nil for an
+	// unsigned one.
+	Replay *[32]byte
+}
+
+// Peers is what the server knows of other nodes.
+type Peers interface {
+	// PublicKey returns the public key in the profile held of a node, whoever
+	// gave that: the key certifies itself by the RID. known is false where no
+	// profile is held; the key is "" where the profile has none.
+	PublicKey(r rid.RID) (key string, known bool)
+	// FloatStyle is how a node writes floats; answers to it are written so.
+	FloatStyle(r rid.RID) protocol.FloatStyle
+	// Learn takes what a verified envelope showed: the style of its floats and
+	// the program that sent it, by its User-Agent header.
+	Learn(r rid.RID, style protocol.FloatStyle, userAgent string)
+	// Suits reports whether asker, "" for an unsigned one, may be shown the
+	// bundle of r. What it may not is left out as if it were not there.
+	Suits(asker, r rid.RID) bool
 }
 
 // Poller hands out what waits for a polling peer.
@@ -63,6 +88,14 @@ type Config struct {
 	Store store.Store
 	Inbox Acceptor
 	Polls Poller
+	// Peers are the other nodes.
+	Peers Peers
+	// Identity signs the answers to envelopes. One without a key refuses them.
+	Identity identity.Identity
+	// DenyUnsigned refuses bodies without a signature.
+	DenyUnsigned bool
+	// Product is sent as the Server header; "" sends none.
+	Product string
 	// Self returns the node's own bundle, false while there is none yet.
 	Self func() (protocol.Bundle, bool)
 	// BasePath is the path of the node's base URL, for example "/koi-net"; ""
@@ -87,10 +120,12 @@ type Config struct {
 }
 
 type server struct {
-	store   store.Store
-	inbox   Acceptor
-	polls   Poller
-	self    func() (protocol.Bundle, bool)
+	store store.Store
+	inbox Acceptor
+	polls Poller
+	self  func() (protocol.Bundle, bool)
+	signing
+	product string
 	limits  protocol.Limits
 	gate    *gate
 	budget  *budget
@@ -108,6 +143,8 @@ func New(c Config) (http.Handler, error) {
 		return nil, errors.New("server: no acceptor given")
 	case c.Polls == nil:
 		return nil, errors.New("server: no poller given")
+	case c.Peers == nil:
+		return nil, errors.New("server: no knowledge of peers given")
 	case c.Self == nil:
 		return nil, errors.New("server: no source of the own bundle given")
 	}
@@ -135,10 +172,18 @@ func New(c Config) (http.Handler, error) {
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	s := &server{
-		store:   c.Store,
-		inbox:   c.Inbox,
-		polls:   c.Polls,
-		self:    c.Self,
+		store: c.Store,
+		inbox: c.Inbox,
+		polls: c.Polls,
+		self:  c.Self,
+		signing: signing{
+			identity:     c.Identity,
+			peers:        c.Peers,
+			denyUnsigned: c.DenyUnsigned,
+			keys:         newRecent[string, identity.PublicKey](maxKeys),
+			polled:       newRecent[[32]byte, struct{}](maxPolled),
+		},
+		product: c.Product,
 		limits:  c.Limits,
 		gate:    newGate(c.Concurrency, c.BacklogWait),
 		budget:  &budget{limit: c.BodyBudget},
@@ -157,7 +202,7 @@ func (s *server) routes(base string) http.Handler {
 	}
 	for _, prefix := range prefixes {
 		for path, h := range map[string]http.HandlerFunc{
-			"/events/broadcast": post(s, "broadcast", protocol.DecodeBroadcast, s.broadcast),
+			"/events/broadcast": post(s, "broadcast", decodeBroadcast, s.broadcast),
 			"/events/poll":      post(s, "poll", protocol.DecodePoll, s.poll),
 			"/rids/fetch":       post(s, "rids", protocol.DecodeFetchRIDs, s.fetchRIDs),
 			"/manifests/fetch":  post(s, "manifests", protocol.DecodeFetchManifests, s.fetchManifests),
@@ -175,11 +220,11 @@ func (s *server) routes(base string) http.Handler {
 		}
 	}
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
-		s.metrics.requests.WithLabelValues("unknown", "404").Inc()
+		s.metrics.requests.WithLabelValues("unknown", "404", "").Inc()
 		writeDetail(w, http.StatusNotFound, "Not Found")
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		s.metrics.requests.WithLabelValues("unknown", "405").Inc()
+		s.metrics.requests.WithLabelValues("unknown", "405", "").Inc()
 		allow := http.MethodPost
 		if strings.TrimRight(r.URL.Path, "/") == base {
 			allow = "GET, HEAD"

@@ -38,10 +38,35 @@ type acceptor struct {
 	inside chan struct{} // if set, told of every call
 	events []protocol.Event
 	calls  int
-	source string
+	from   Sender
 }
 
-func (a *acceptor) Accept(ctx context.Context, source string, events []protocol.Event) error {
+// acquaintances are the peers of a test: keys by RID, and what is kept from whom.
+type acquaintances struct {
+	keys   map[rid.RID]string
+	style  protocol.FloatStyle
+	hidden rid.RID // from signed askers
+
+	mu     sync.Mutex
+	learnt []string
+}
+
+func (a *acquaintances) PublicKey(r rid.RID) (string, bool) {
+	key, ok := a.keys[r]
+	return key, ok
+}
+
+func (a *acquaintances) FloatStyle(rid.RID) protocol.FloatStyle { return a.style }
+
+func (a *acquaintances) Learn(r rid.RID, style protocol.FloatStyle, userAgent string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.learnt = append(a.learnt, fmt.Sprint(r, style, userAgent))
+}
+
+func (a *acquaintances) Suits(asker, r rid.RID) bool { return asker == "" || r != a.hidden }
+
+func (a *acceptor) Accept(ctx context.Context, from Sender, events []protocol.Event) error {
 	if a.inside != nil {
 		a.inside <- struct{}{}
 	}
@@ -58,7 +83,7 @@ func (a *acceptor) Accept(ctx context.Context, source string, events []protocol.
 	if a.err != nil {
 		return a.err
 	}
-	a.source = source
+	a.from = from
 	a.events = append(a.events, events...)
 	return nil
 }
@@ -176,6 +201,7 @@ func newFixture(t *testing.T) *fixture {
 		Store:    s,
 		Inbox:    f.inbox,
 		Polls:    f.polls,
+		Peers:    &acquaintances{},
 		Self:     func() (protocol.Bundle, bool) { return own, true },
 		BasePath: "/koi-net",
 		Metrics:  f.registry,
@@ -219,7 +245,7 @@ func (f *fixture) put(t testing.TB, bundles ...protocol.Bundle) {
 	t.Helper()
 	err := f.store.Update(context.Background(), func(w store.Writer) error {
 		for _, b := range bundles {
-			if err := w.PutBundle(store.Record{Bundle: b, Source: Unsigned, Stored: time.Unix(1, 0)}); err != nil {
+			if err := w.PutBundle(store.Record{Bundle: b, Source: "unsigned", Stored: time.Unix(1, 0)}); err != nil {
 				return err
 			}
 		}
@@ -358,8 +384,8 @@ func TestBroadcast(t *testing.T) {
 				t.Errorf("the answer tells inner details: %s", w.Body)
 			}
 			if c.err == nil {
-				if w.Body.String() != "null" || f.inbox.source != Unsigned || len(f.inbox.events) != 2 || f.inbox.events[1].EventType != protocol.Forget {
-					t.Errorf("answer %q, source %q, events %v", w.Body, f.inbox.source, f.inbox.events)
+				if w.Body.String() != "null" || f.inbox.from != (Sender{}) || len(f.inbox.events) != 2 || f.inbox.events[1].EventType != protocol.Forget {
+					t.Errorf("answer %q, sender %+v, events %v", w.Body, f.inbox.from, f.inbox.events)
 				}
 			}
 			if c.status == 500 && !strings.Contains(f.log.String(), "secret detail") {
@@ -438,7 +464,7 @@ func TestBodies(t *testing.T) {
 		{"json", "{}", "Content-Type", "application/json; charset=utf-8", 200},
 		{"+json", "{}", "Content-Type", "application/ld+json", 200},
 		{"broken type", "{}", "Content-Type", ";;", 422},
-		{"envelope", `{"payload":{"type":"fetch_rids"},"source_node":"a","target_node":"b","signature":"c"}`, "", "", 400},
+		{"bad envelope", `{"payload":{"type":"fetch_rids"},"source_node":"a","target_node":"b","signature":"c"}`, "", "", 422},
 		{"no envelope", `{"rid_types":[],"note":"payload and signature"}`, "", "", 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -47,8 +47,10 @@ type Status struct {
 	Edges        EdgeCounts        `json:"edges"`
 	Bundles      int               `json:"bundles"`
 	Inbox        int               `json:"inbox"` // accepted, not yet processed
-	Queues       []QueueStatus     `json:"queues,omitempty"`
-	StoreBytes   int64             `json:"storeBytes"`
+	// Quarantined objects are stamped in the future and wait for their time.
+	Quarantined int           `json:"quarantined,omitempty"`
+	Queues      []QueueStatus `json:"queues,omitempty"`
+	StoreBytes  int64         `json:"storeBytes"`
 }
 
 // Check is one readiness condition of the node.

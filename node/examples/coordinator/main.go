@@ -1,11 +1,14 @@
 // Command coordinator runs the node that others shake hands with first. It
 // introduces them to each other.
+//
+//	go run ./node/examples/coordinator
 package main
 
 import (
 	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,34 +17,23 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx)
-	stop()
-	if err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "coordinator:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
-	cfg := node.DefaultConfig()
-	cfg.Name = "coordinator"
-	cfg.Coordinator = true
-	cfg.AdminListen = ""
-	flag.StringVar(&cfg.DataDir, "data-dir", "coordinator-data", "directory of the identity and the store")
-	flag.StringVar(&cfg.Listen, "listen", "127.0.0.1:8000", "host:port of the protocol")
+func run() error {
+	dir := flag.String("data-dir", "coordinator-data", "directory of the identity and the store")
+	listen := flag.String("listen", "127.0.0.1:8000", "host:port of the protocol")
 	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 
-	n, err := node.New(node.WithConfig(cfg))
+	n, err := node.New(node.WithName("coordinator"), node.AsCoordinator(),
+		node.WithDataDir(*dir), node.WithListen(*listen), node.WithLogger(slog.Default()))
 	if err != nil {
 		return err
 	}
-	go func() {
-		select {
-		case <-n.Ready():
-			fmt.Println("coordinator at", n.Profile().BaseURL)
-		case <-ctx.Done():
-		}
-	}()
 	return n.Run(ctx)
 }

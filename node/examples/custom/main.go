@@ -1,6 +1,8 @@
-// Command custom runs a full node with a handler of its own: it counts the
-// words of every note it hears of and publishes the count. A count commits
-// together with its note, and goes with it.
+// Command custom runs a full node that makes knowledge of knowledge: a handler
+// counts the words of every note it hears of, and the node publishes the count.
+// A count commits together with its note, and goes with it.
+//
+//	go run ./node/examples/custom
 package main
 
 import (
@@ -8,6 +10,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -25,30 +28,25 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx)
-	stop()
-	if err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "custom:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
-	cfg := node.DefaultConfig()
-	cfg.Name = "word-counter"
-	cfg.Interests = []rid.Type{rid.NodeType, noteType}
-	cfg.Provides = protocol.Provides{Event: []rid.Type{countType}, State: []rid.Type{countType}}
-	cfg.AdminListen = ""
-	flag.StringVar(&cfg.DataDir, "data-dir", "custom-data", "directory of the identity and the store")
-	flag.StringVar(&cfg.Listen, "listen", "127.0.0.1:8002", "host:port of the protocol")
-	flag.StringVar(&cfg.FirstContact, "first-contact", "http://127.0.0.1:8000/koi-net", "base URL of the coordinator")
+func run() error {
+	dir := flag.String("data-dir", "custom-data", "directory of the identity and the store")
+	listen := flag.String("listen", "127.0.0.1:8002", "host:port of the protocol")
+	first := flag.String("first-contact", "http://127.0.0.1:8000/koi-net", "base URL of the coordinator")
 	flag.Parse()
-	cfg.Handlers = []pipeline.Handler{{
-		Name: "count-words", Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{noteType}, Func: countWords,
-	}}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 
-	n, err := node.New(node.WithConfig(cfg))
+	n, err := node.New(node.WithName("custom"), node.WithInterests(noteType), node.WithProvides(countType),
+		node.WithHandlers(pipeline.Handler{
+			Name: "count-words", Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{noteType}, Func: countWords,
+		}),
+		node.WithFirstContact(*first), node.WithDataDir(*dir), node.WithListen(*listen), node.WithLogger(slog.Default()))
 	if err != nil {
 		return err
 	}
@@ -57,17 +55,17 @@ func run(ctx context.Context) error {
 
 // countWords adds the count to what the note causes.
 func countWords(_ context.Context, c *pipeline.Context, o *pipeline.Object) error {
-	count := pipeline.Object{RID: rid.RID(fmt.Sprintf("%s:%s", countType, o.RID.Reference())), EventType: o.Normalized}
+	r, err := rid.Parse(fmt.Sprintf("%s:%s", countType, o.RID.Reference()))
+	if err != nil {
+		return nil // the note's RID was as long as RIDs may be: it has no count
+	}
+	count := pipeline.Object{RID: r, EventType: o.Normalized}
 	if o.Normalized != protocol.Forget {
 		var note struct{ Text string }
 		if err := json.Unmarshal(o.Contents, &note); err != nil {
 			return pipeline.Stop("UnreadableNote")
 		}
-		contents, err := json.Marshal(map[string]int{"words": len(strings.Fields(note.Text))})
-		if err != nil {
-			return err
-		}
-		count.Contents = contents
+		count.Contents = fmt.Appendf(nil, `{"words":%d}`, len(strings.Fields(note.Text)))
 	}
 	c.Handle(count)
 	return nil

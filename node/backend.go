@@ -443,8 +443,10 @@ func (b backend) Put(ctx context.Context, items []client.PutItem) (client.PutRes
 			return res, &admin.ItemError{Index: i, Err: fmt.Errorf("%s: %w", items[i].RID, out.Err)}
 		case out.Stopped == "":
 			res.Accepted++
-		default:
+		case out.Stopped == handlers.ReasonUnchanged:
 			res.Unchanged++
+		default:
+			return res, &admin.ItemError{Index: i, Err: fmt.Errorf("%w: %s: a handler stopped it: %s", admin.ErrConflict, items[i].RID, out.Stopped)}
 		}
 		res.Manifest = out.Manifest
 	}

@@ -1,27 +1,40 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 
+	"github.com/koi-net/koi-operator/node/handlers"
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
 	"github.com/koi-net/koi-operator/node/store"
 )
 
+// ErrNotFound is wrapped where a bundle is not held, or nobody has it.
+var ErrNotFound = store.ErrNotFound
+
 // Put publishes contents as this node's knowledge under r and returns the
 // manifest that is held then: subscribers get a NEW or an UPDATE, or nothing
 // where the contents are the ones held. Contents are a JSON object, as text
-// ([]byte or json.RawMessage) or as a value that marshals to one. Run has to be
-// under way.
+// ([]byte or json.RawMessage) or as a value that marshals to one. Nodes and edges
+// are not put: they follow from the node's settings and negotiation. The error
+// wraps a *pipeline.StopError where a handler stopped it. Run has to be under way.
 func (n *Node) Put(ctx context.Context, r rid.RID, contents any) (protocol.Manifest, error) {
+	switch r.Type() {
+	case rid.NodeType, rid.EdgeType:
+		return protocol.Manifest{}, fmt.Errorf("put %s: nodes and edges are not put", r)
+	}
 	text, err := n.contents(r, contents)
 	if err != nil {
 		return protocol.Manifest{}, err
+	}
+	if held, ok := n.unchanged(ctx, r, text); ok {
+		return held, nil // without a write
 	}
 	out, err := n.Handle(ctx, pipeline.Object{RID: r, Contents: text})
 	if err == nil {
@@ -29,11 +42,24 @@ func (n *Node) Put(ctx context.Context, r rid.RID, contents any) (protocol.Manif
 	}
 	switch {
 	case err != nil:
-		return protocol.Manifest{}, fmt.Errorf("put %s: %w", r, err)
-	case out[0].Manifest == nil:
-		return protocol.Manifest{}, fmt.Errorf("put %s: a handler stopped it: %s", r, out[0].Stopped)
+	case out[0].Stopped == handlers.ReasonUnchanged, out[0].Stopped == "" && out[0].Manifest != nil:
+		return *out[0].Manifest, nil
+	case out[0].Stopped == "":
+		err = errors.New("a handler turned it into a FORGET")
+	default:
+		err = pipeline.Stop(out[0].Stopped)
 	}
-	return *out[0].Manifest, nil
+	return protocol.Manifest{}, fmt.Errorf("put %s: %w", r, err)
+}
+
+// unchanged returns the manifest of our own bundle of r if it has these contents.
+func (n *Node) unchanged(ctx context.Context, r rid.RID, contents []byte) (m protocol.Manifest, ok bool) {
+	err := n.store.View(ctx, func(tx store.Reader) error {
+		rec, err := tx.Bundle(r)
+		m, ok = rec.Bundle.Manifest, rec.Source == string(n.identity.RID) && bytes.Equal(rec.Bundle.Contents, contents)
+		return err
+	})
+	return m, err == nil && ok
 }
 
 // contents makes contents for r of a value, within the limits.
@@ -41,17 +67,9 @@ func (n *Node) contents(r rid.RID, value any) (json.RawMessage, error) {
 	if _, err := rid.Parse(string(r)); err != nil {
 		return nil, fmt.Errorf("put: %w", err)
 	}
-	var text []byte
-	switch v := value.(type) {
-	case []byte:
-		text = v
-	case json.RawMessage:
-		text = v
-	default:
-		var err error
-		if text, err = json.Marshal(v); err != nil {
-			return nil, fmt.Errorf("contents of %s: %w", r, err)
-		}
+	text, err := pipeline.Text(value)
+	if err != nil {
+		return nil, fmt.Errorf("contents of %s: %w", r, err)
 	}
 	return normalContents(r, text, n.cfg.Limits)
 }
@@ -74,20 +92,27 @@ func normalContents(r rid.RID, text []byte, l protocol.Limits) (json.RawMessage,
 	return normal, nil
 }
 
-// Forget removes r and tells its subscribers. The error wraps store.ErrNotFound
-// where it is not held. Run has to be under way.
+// Forget removes r and tells its subscribers. The error wraps ErrNotFound where it
+// is not held, a *pipeline.StopError where a handler stopped it. Run has to be
+// under way.
 func (n *Node) Forget(ctx context.Context, r rid.RID) error {
+	if r == n.identity.RID {
+		return fmt.Errorf("forget %s: a node does not forget itself", r)
+	}
 	out, err := n.Handle(ctx, pipeline.Object{RID: r, EventType: protocol.Forget})
 	if err == nil {
 		err = out[0].Err
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("forget %s: %w", r, err)
+	case out[0].Stopped == handlers.ReasonUnknownForgotten:
+		err = ErrNotFound
 	case out[0].Stopped != "":
-		return fmt.Errorf("forget %s: %w", r, store.ErrNotFound)
+		err = pipeline.Stop(out[0].Stopped)
+	default:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("forget %s: %w", r, err)
 }
 
 // Bundle reads the cache: the bundle of r, or an error that wraps
@@ -154,11 +179,20 @@ func (n *Node) RIDs(ctx context.Context, types ...rid.Type) iter.Seq2[rid.RID, e
 }
 
 // Write puts bundles of this node's own into the cache and tells nobody. A
-// bundle that is not newer than the one held is passed over. Run has to be under
-// way.
+// bundle that is not newer than the one held is passed over; one whose contents
+// are no JSON object or not those of its hash is refused, and the others with it.
+// Run has to be under way.
 func (n *Node) Write(ctx context.Context, bundles ...protocol.Bundle) error {
 	objects := make([]pipeline.Object, len(bundles))
 	for i, b := range bundles {
+		contents, err := normalContents(b.Manifest.RID, b.Contents, n.cfg.Limits)
+		if err == nil {
+			err = protocol.VerifyHash(contents, b.Manifest.SHA256Hash)
+		}
+		if err != nil {
+			return fmt.Errorf("write %s: %w", b.Manifest.RID, err)
+		}
+		b.Contents = contents
 		objects[i] = pipeline.FromBundle(pipeline.Internal, b)
 		objects[i].Quiet = true
 	}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -74,7 +75,8 @@ type Handler struct {
 // HandlerFunc looks at an object and may change it. It returns nil to pass it
 // on, Stop to end its way, Retry to be called again later, or any other error,
 // which ends the object's way and is logged and counted as a failure.
-// It must not keep the Context or the Object.
+// It must not keep the Context or the Object, and causes further objects by the
+// Context alone: what it handed to the node itself would wait for it to end.
 type HandlerFunc func(ctx context.Context, c *Context, o *Object) error
 
 func (h *Handler) matches(o *Object) bool {
@@ -148,7 +150,7 @@ func (h *Handler) call(ctx context.Context, c *Context, o *Object) (err error) {
 			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 		}
 	}()
-	return h.Func(ctx, c, o)
+	return h.Func(context.WithValue(ctx, inHandler{}, true), c, o)
 }
 
 // Fetcher gets what an external object lacks from other nodes.
@@ -187,6 +189,32 @@ func (c *Context) Handle(o Object) {
 		o.Source = Internal
 	}
 	c.followUps = append(c.followUps, o)
+}
+
+// Put adds the publication of contents as this node's knowledge under r, as
+// Handle does. Contents are a JSON object, as text ([]byte or json.RawMessage) or
+// as a value that marshals to one.
+func (c *Context) Put(r rid.RID, contents any) error {
+	text, err := Text(contents)
+	if err != nil {
+		return fmt.Errorf("contents of %s: %w", r, err)
+	}
+	c.Handle(Object{RID: r, Contents: text})
+	return nil
+}
+
+// Forget adds the FORGET of r, as Handle does. What is not held stays so.
+func (c *Context) Forget(r rid.RID) { c.Handle(Object{RID: r, EventType: protocol.Forget}) }
+
+// Text returns contents given as JSON text or as a value as JSON text.
+func Text(contents any) (json.RawMessage, error) {
+	switch v := contents.(type) {
+	case []byte:
+		return v, nil
+	case json.RawMessage:
+		return v, nil
+	}
+	return json.Marshal(contents)
 }
 
 // Send adds an outgoing event for the given nodes. It is queued before the

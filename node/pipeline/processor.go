@@ -174,6 +174,9 @@ func (p *Processor) Accept(ctx context.Context, in Received) error {
 	return p.submit(ctx, objects, nil, in.Replay)
 }
 
+// inHandler marks the context that handlers are called with.
+type inHandler struct{}
+
 // Submit takes objects of any source, all or none, and returns once they are
 // on disk.
 func (p *Processor) Submit(ctx context.Context, objects ...Object) error {
@@ -212,11 +215,18 @@ func (p *Processor) submit(ctx context.Context, objects []Object, waiters []chan
 	if len(objects) == 0 {
 		return nil
 	}
+	if ctx.Value(inHandler{}) != nil {
+		// It would wait for itself, or for a worker that does the same.
+		return errors.New("a handler causes knowledge objects by its Context, not by the node")
+	}
 	now := p.cfg.Now()
 	rows := make([]store.InboxRow, len(objects))
 	for i := range objects {
 		if objects[i].Source == "" {
 			objects[i].Source = Internal
+		}
+		if _, err := rid.Parse(string(objects[i].RID)); err != nil {
+			return fmt.Errorf("knowledge object %d: %w", i, err)
 		}
 		rows[i] = store.InboxRow{RID: objects[i].RID, Data: encodeRow(stageReceived, &objects[i]), Accepted: now}
 	}

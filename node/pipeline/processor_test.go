@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -625,5 +626,52 @@ func TestForgetOfAFormerEdgeRIDKeepsTheEdge(t *testing.T) {
 	b.do(pipeline.Object{RID: rid.LegacyEdge(self, other), EventType: protocol.Forget})
 	if e, ok := g.Edge(self, other); !ok || e.RID != rid.NewEdge(self, other) {
 		t.Errorf("edge in the graph: %+v, %t", e, ok)
+	}
+}
+
+// Nothing with a RID that is none gets into the store: it could not be written
+// from there, at this start and at every later one.
+func TestInvalidRIDsAreRefused(t *testing.T) {
+	long := rid.RID("orn:test.doc:" + strings.Repeat("x", rid.MaxLength))
+	b := start(t, pipeline.Config{Handlers: []pipeline.Handler{{
+		Name: "derives", Phase: pipeline.PhaseBundle,
+		Func: func(_ context.Context, c *pipeline.Context, o *pipeline.Object) error {
+			switch o.RID {
+			case doc(1):
+				return c.Put(long, map[string]int{"n": 1})
+			case doc(2):
+				c.Send(protocol.Event{RID: "none", EventType: protocol.Forget}, self)
+			}
+			return nil
+		},
+	}}})
+	for _, r := range []rid.RID{"", "none", long} {
+		if err := b.Submit(t.Context(), pipeline.Object{RID: r, Contents: []byte(`{}`)}); !errors.Is(err, rid.ErrInvalid) {
+			t.Errorf("Submit of %.20q: %v", r, err)
+		}
+	}
+	for _, r := range []rid.RID{doc(1), doc(2)} {
+		if out := b.do(pipeline.Object{RID: r, Contents: []byte(`{}`)}); !errors.Is(out[0].Err, rid.ErrInvalid) {
+			t.Errorf("%s: %+v, want the handler's failure", r, out[0])
+		}
+	}
+	if out := b.do(pipeline.Object{RID: doc(3), Contents: []byte(`{}`)}); out[0].Err != nil {
+		t.Errorf("afterwards: %+v", out[0])
+	}
+}
+
+// A handler that hands objects to the node and waits would wait for itself.
+func TestHandlersDoNotWaitForThemselves(t *testing.T) {
+	var p *pipeline.Processor
+	b := start(t, pipeline.Config{Handlers: []pipeline.Handler{{
+		Name: "waits", Phase: pipeline.PhaseBundle,
+		Func: func(ctx context.Context, _ *pipeline.Context, o *pipeline.Object) error {
+			_, err := p.Do(ctx, *o)
+			return err
+		},
+	}}})
+	p = b.Processor
+	if out := b.do(pipeline.Object{RID: doc(1), Contents: []byte(`{}`)}); out[0].Err == nil || !strings.Contains(out[0].Err.Error(), "Context") {
+		t.Errorf("%+v, want to be told of the Context", out[0])
 	}
 }

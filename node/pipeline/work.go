@@ -30,6 +30,9 @@ const laterPauses = 20
 // work carries one row through the pipeline and reports to the dispatcher.
 func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 	st, o, err := decodeRow(r.data)
+	if err == nil {
+		_, err = rid.Parse(string(o.RID))
+	}
 	if err != nil {
 		// The row passed the store's checksum, so another version wrote it.
 		p.log.Error("inbox row dropped", "rid", r.rid, "seq", r.seq, "error", err)
@@ -55,7 +58,7 @@ func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 			aside = &setAside{object: o, until: stop.until}
 		}
 		return p.close(ctx, r, final, Outcome{Normalized: o.Normalized, Manifest: held(o), Stopped: stop.Reason}, aside)
-	case isStoreError(err):
+	case isStoreError(err) && !errors.Is(err, rid.ErrInvalid):
 		return p.storeFailed(r, attempts, err)
 	case errors.Is(err, ErrLater):
 		return result{rid: r.rid, retry: true, attempts: attempts, after: laterPauses * p.cfg.RetryBase}
@@ -467,11 +470,14 @@ type routedSend struct {
 func (p *Processor) effects(c *Context) ([]routedSend, error) {
 	out := make([]routedSend, 0, len(c.sends))
 	for _, s := range c.sends {
+		if _, err := rid.Parse(string(s.event.RID)); err != nil {
+			return nil, fmt.Errorf("a handler sends an event: %w", err)
+		}
 		out = append(out, routedSend{routes: p.route(s.targets), event: s.event})
 	}
 	for i := range c.followUps {
-		if c.followUps[i].RID == "" {
-			return nil, errors.New("a handler handed on a knowledge object without a RID")
+		if _, err := rid.Parse(string(c.followUps[i].RID)); err != nil {
+			return nil, fmt.Errorf("a handler handed on a knowledge object: %w", err)
 		}
 	}
 	return out, nil

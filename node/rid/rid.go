@@ -143,3 +143,11 @@ func quote(s string) string {
 	}
 	return fmt.Sprintf("%q", s)
 }
+
+// New returns the RID of a type with a reference. The error wraps ErrInvalid.
+func New(t Type, reference string) (RID, error) {
+	if _, err := ParseType(string(t)); err != nil {
+		return "", err
+	}
+	return Parse(string(t) + ":" + reference)
+}

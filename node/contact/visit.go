@@ -136,7 +136,8 @@ func (m *Manager) resolve(ctx context.Context, t peer.Target) (peer.Target, *pro
 	return t, &b, nil
 }
 
-// ErrAnotherNode: another node answers at a URL than the one expected there.
+// ErrAnotherNode is wrapped where another node answers at a URL than the one
+// expected there.
 var ErrAnotherNode = errors.New("another node")
 
 // learn takes in a node's own bundle: asked for again under its signature, or as

@@ -817,12 +817,18 @@ func (d *decoder) manifest(m *Manifest, like rid.RID) error {
 	return nil
 }
 
-// maxExtra bounds the further members of a manifest, in bytes.
-const maxExtra = 4 << 10
+// Bounds of the further members of a manifest. rid-lib 3.3 writes one.
+const (
+	maxExtras     = 16
+	maxExtraBytes = 4 << 10
+)
 
 // extras are the further members of a manifest in the order of their first
 // mention.
-type extras []extraMember
+type extras struct {
+	members []extraMember
+	over    bool // a bound is exceeded, which was noted
+}
 
 type extraMember struct {
 	key   string
@@ -832,23 +838,25 @@ type extraMember struct {
 // extra takes a further member of a manifest. As in Python's dictionaries, a
 // repeated key keeps its place and takes the last value.
 func (d *decoder) extra(to *extras, key string) error {
+	if to.over {
+		return nil // it is passed over
+	}
 	value, err := d.normalize(nil, d.limits.Depth)
 	if err != nil {
 		return err
 	}
-	at := slices.IndexFunc(*to, func(e extraMember) bool { return e.key == key })
+	at := slices.IndexFunc(to.members, func(m extraMember) bool { return m.key == key })
 	if at < 0 {
-		at = len(*to)
-		*to = append(*to, extraMember{key: key})
+		at = len(to.members)
+		to.members = append(to.members, extraMember{key: key})
 	}
-	(*to)[at].value = value
+	to.members[at].value = value
 	size := 0
-	for _, e := range *to {
-		size += len(e.key) + len(e.value)
+	for _, m := range to.members {
+		size += len(m.key) + len(m.value)
 	}
-	if size > maxExtra {
-		d.note("too_long", fmt.Sprintf("further members of a manifest take at most %d bytes", maxExtra), nil)
-		*to = (*to)[:0]
+	if to.over = len(to.members) > maxExtras || size > maxExtraBytes; to.over {
+		d.note("too_long", fmt.Sprintf("a manifest has at most %d further members, of %d bytes together", maxExtras, maxExtraBytes), nil)
 	}
 	return nil
 }
@@ -856,7 +864,7 @@ func (d *decoder) extra(to *extras, key string) error {
 // text is how the members stand in what is signed: those that are null do not.
 func (e extras) text() string {
 	var dst []byte
-	for _, m := range e {
+	for _, m := range e.members {
 		if string(m.value) != "null" {
 			dst = AppendString(append(dst, ','), m.key)
 			dst = append(append(dst, ':'), m.value...)

@@ -820,6 +820,7 @@ func FuzzDecodeEnvelope(f *testing.F) {
 	for _, c := range cases {
 		f.Add([]byte(c.Text))
 	}
+	f.Add(envelopeOf(`{"type":"manifests_payload","manifests":[{"b":{"c":null,"d":1e16},"rid":"orn:a.b:c","timestamp":"2026-01-01T00:00:00Z","sha256_hash":"00","b":null,"@context":"x"}]}`))
 	f.Add(envelopeOf(`{"type":"fetch_bundles","rids":["https:a:b#","orn:vector:http://x?"]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		decoders := []PayloadType{""}

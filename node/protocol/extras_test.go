@@ -2,6 +2,7 @@ package protocol_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -64,10 +65,16 @@ func TestManifestExtrasAreVerified(t *testing.T) {
 }
 
 func TestManifestExtrasAreBounded(t *testing.T) {
-	body := `{"payload":{"type":"manifests_payload","manifests":[{"rid":"orn:t.n:1","timestamp":"2026-01-01T00:00:00Z","sha256_hash":"x","more":"` +
-		strings.Repeat("x", 5000) + `"}],"not_found":[]},"source_node":"orn:koi-net.node:a+1","target_node":"orn:koi-net.node:b+2","signature":"x"}`
-	_, err := protocol.DecodeEnvelope[protocol.ManifestsAnswer]([]byte(body), protocol.DefaultLimits())
-	if err == nil || !strings.Contains(err.Error(), "further members") {
-		t.Errorf("%v, want a word on further members", err)
+	var many strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&many, `"k%d":%d,`, i, i)
+	}
+	for name, more := range map[string]string{"long": `"more":"` + strings.Repeat("x", 5000) + `",`, "many": many.String()} {
+		body := `{"payload":{"type":"manifests_payload","manifests":[{` + more + `"rid":"orn:t.n:1","timestamp":"2026-01-01T00:00:00Z","sha256_hash":"x"}],"not_found":[]},` +
+			`"source_node":"orn:koi-net.node:a+1","target_node":"orn:koi-net.node:b+2","signature":"x"}`
+		_, err := protocol.DecodeEnvelope[protocol.ManifestsAnswer]([]byte(body), protocol.DefaultLimits())
+		if err == nil || !strings.Contains(err.Error(), "further members") {
+			t.Errorf("%s: %v, want a word on further members", name, err)
+		}
 	}
 }

@@ -24,7 +24,7 @@ func keyed(t *testing.T, name string) identity.Identity {
 
 // check reads an envelope and says who is named as its sender, whether that
 // sender's key signed it, and what it is of one that comes again.
-func check(t *testing.T, body []byte, key string) (e protocol.Envelope[protocol.EventsPayload], verified error, replay [32]byte) {
+func check(t *testing.T, body []byte, key string) (e protocol.Envelope[protocol.EventsPayload], replay [32]byte, verified error) {
 	t.Helper()
 	e, err := protocol.DecodeEnvelope[protocol.EventsPayload](body, protocol.DefaultLimits())
 	if err != nil {
@@ -36,7 +36,7 @@ func check(t *testing.T, body []byte, key string) (e protocol.Envelope[protocol.
 			t.Fatal(err)
 		}
 	}
-	return e, verified, replay
+	return e, replay, verified
 }
 
 func TestEnvelopesAreWrongInOneThing(t *testing.T) {
@@ -51,7 +51,7 @@ func TestEnvelopesAreWrongInOneThing(t *testing.T) {
 		return body
 	}
 	honest := seal(hostile.Seal(introduction, alice, node.RID))
-	e, err, replay := check(t, honest, alice.PublicKeyText())
+	e, replay, err := check(t, honest, alice.PublicKeyText())
 	if err != nil || e.Source != alice.RID || e.Target != node.RID {
 		t.Fatalf("from %s to %s: %v", e.Source, e.Target, err)
 	}
@@ -69,7 +69,7 @@ func TestEnvelopesAreWrongInOneThing(t *testing.T) {
 		"meant for another":   seal(hostile.Readdress(honest, bob.RID)),
 		"another's signature": seal(hostile.Resign(honest, signatureOf(t, seal(hostile.Seal(introduction, alice, bob.RID))))),
 	} {
-		if _, err, _ := check(t, body, alice.PublicKeyText()); !errors.Is(err, identity.ErrSignature) {
+		if _, _, err := check(t, body, alice.PublicKeyText()); !errors.Is(err, identity.ErrSignature) {
 			t.Errorf("%s: %v, want %v", name, err, identity.ErrSignature)
 		}
 	}
@@ -80,16 +80,16 @@ func TestEnvelopesAreWrongInOneThing(t *testing.T) {
 		if name != "as it is" && string(body) == string(honest) {
 			t.Errorf("%s: nothing is changed", name)
 		}
-		if _, err, again := check(t, body, alice.PublicKeyText()); err != nil || again != replay {
+		if _, again, err := check(t, body, alice.PublicKeyText()); err != nil || again != replay {
 			t.Errorf("%s: %v, and a replay: %t", name, err, again == replay)
 		}
 	}
-	if _, _, again := check(t, seal(hostile.Seal(introduction, alice, node.RID)), alice.PublicKeyText()); again == replay {
+	if _, again, _ := check(t, seal(hostile.Seal(introduction, alice, node.RID)), alice.PublicKeyText()); again == replay {
 		t.Error("what was sealed anew counts as a replay")
 	}
 
 	swapped := seal(hostile.SwapKey(alice.RID, bob, profile, time.Now(), node.RID))
-	e, err, _ = check(t, swapped, bob.PublicKeyText())
+	e, _, err = check(t, swapped, bob.PublicKeyText())
 	if err != nil || e.Source != alice.RID {
 		t.Fatalf("from %s: %v", e.Source, err)
 	}

@@ -41,6 +41,10 @@ func (n *Node) nodeCommitted(o *pipeline.Object) {
 		n.contact.Forgotten(o.RID)
 		return
 	}
+	if o.EventType == protocol.New && pipeline.Source(o.RID) == o.Source {
+		// Whoever introduces itself may have lost its store, and us with it.
+		n.polls.Reintroduce(o.RID)
+	}
 	// It has just been heard of: where it is may be new, and what waits for it may go.
 	n.delivery.Kick(o.RID)
 	n.contact.Poke(o.RID)

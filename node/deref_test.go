@@ -163,9 +163,10 @@ func strangers(t *testing.T, options ...node.Option) (sensor, other *nodetest.Me
 func knows(t *testing.T, m *nodetest.Member, r rid.RID, p protocol.NodeProfile) {
 	t.Helper()
 	m.WaitBundle(r, string(p.Contents()))
-	if err := m.Flush(t.Context()); err != nil { // the graph follows the cache
-		t.Fatal(err)
-	}
+	nodetest.Eventually(t, m.Name+" would ask "+string(r), func() (bool, string) {
+		n, ok := m.Graph().Node(r)
+		return ok && n.Verified, "not known by its own word"
+	})
 }
 
 func TestDerefFromTheNetwork(t *testing.T) {

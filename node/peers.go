@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/koi-net/koi-operator/node/peer"
 	"github.com/koi-net/koi-operator/node/pipeline"
@@ -78,6 +79,9 @@ func (n *Node) introduction() ([]byte, bool) {
 	return nil, false
 }
 
+// traitsPause is the least time between two writes of what was learned of peers.
+const traitsPause = time.Second
+
 // traitsValue is where what was learned of peers is kept.
 const traitsValue = "peer-traits"
 
@@ -108,8 +112,13 @@ func (n *Node) keepTraits(ctx context.Context) error {
 			return nil
 		case <-n.traits.Changed():
 		}
+		// A peer may change what it seems to be with every request.
+		select {
+		case <-ctx.Done():
+		case <-time.After(traitsPause):
+		}
 		data := n.traits.Snapshot()
-		err := n.store.Update(ctx, func(tx store.Writer) error { return tx.PutValue(traitsValue, data) })
+		err := n.store.Update(context.WithoutCancel(ctx), func(tx store.Writer) error { return tx.PutValue(traitsValue, data) })
 		if err != nil && ctx.Err() == nil {
 			n.log.Warn("what was learned of peers could not be written", "error", err)
 		}

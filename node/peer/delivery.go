@@ -463,7 +463,7 @@ func (d *Delivery) recovered(o *outlet) {
 // batch is what one request is made of.
 type batch struct {
 	rows       []store.QueueRow
-	unsuitable []uint64 // Seq of rows among them that the peer is not to be sent
+	unsuitable []uint64 // Seq of rows in between that the peer is not to be sent
 	more       bool     // rows are left behind it
 }
 

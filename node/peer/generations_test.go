@@ -128,9 +128,10 @@ func TestDeliveryAfterPartOfABatchIsGone(t *testing.T) {
 // TestDeliveryLeavesOutWhatDoesNotSuit: such rows go with those around them, and
 // alone where there are no others, unsent.
 func TestDeliveryLeavesOutWhatDoesNotSuit(t *testing.T) {
-	s, r, dir := newStore(t), newReceiver(t, nil), &directory{}
+	s, dir := newStore(t), &directory{}
+	proceed := make(chan struct{})
+	r := newReceiver(t, func([]string) (int, string) { <-proceed; return 200, "null" })
 	dir.set(peerA, r.URL)
-	dir.set(peerB, r.URL)
 	const odd = 2*maxUnsuitable + 7
 	var all []string
 	for i := range odd {
@@ -139,15 +140,22 @@ func TestDeliveryLeavesOutWhatDoesNotSuit(t *testing.T) {
 	queue(t, s, store.Outbox, peerA, "1", "oddx", "2")
 	queue(t, s, store.Outbox, peerA, all...)
 	queue(t, s, store.Outbox, peerA, "3")
-	queue(t, s, store.Outbox, peerB, "odd1")
+	queue(t, s, store.Outbox, peerB, all...)
 	metrics := prometheus.NewRegistry()
-	start(t, DeliveryConfig{
+	d, _ := start(t, DeliveryConfig{
 		Store: s, Directory: dir, Metrics: metrics,
 		Suits: func(peer, r rid.RID) bool {
 			return (peer == peerA || peer == peerB) && !strings.HasPrefix(r.Reference(), "odd")
 		},
 		Dropped: func(row store.QueueRow, err error) { t.Errorf("%s was dropped: %v", row.RID, err) },
 	})
+	b, err := d.batch(context.Background(), peerB, attempt{most: 3})
+	if err != nil || len(b.unsuitable) > maxUnsuitable {
+		t.Errorf("%d rows are taken off at once: %v", len(b.unsuitable), err)
+	}
+	close(proceed)
+	dir.set(peerB, r.URL)
+	d.Notify(peerB)
 	eventually(t, "the outbox is empty", func() bool {
 		return rows(t, s, store.Outbox, peerA) == 0 && rows(t, s, store.Outbox, peerB) == 0
 	})
@@ -161,7 +169,7 @@ func TestDeliveryLeavesOutWhatDoesNotSuit(t *testing.T) {
 # HELP koi_delivery_dropped_total Events that were not delivered and never will be, by reason (refused by the peer; unsuitable for it, so not sent).
 # TYPE koi_delivery_dropped_total counter
 koi_delivery_dropped_total{reason="unsuitable"} %d
-`, odd+2)
+`, 2*odd+1)
 	eventually(t, "counted", func() bool {
 		return testutil.GatherAndCompare(metrics, strings.NewReader(want), "koi_delivery_dropped_total") == nil
 	})
@@ -264,22 +272,25 @@ func TestPollsIntroduce(t *testing.T) {
 	there = false
 	l, got = take(p, keyed, 1)
 	expect(t, "before there is one", got, "0000")
-	l.Release()
+	written(l)
 	there = true
 
 	l, got = take(p, keyed, 3)
-	expect(t, "at first", got, "own", "0000", "0001")
+	expect(t, "at first", got, "own", "0001", "0002")
 	l.Release()
 	l, got = take(p, keyed, 1)
 	expect(t, "not written, one asked for", got, "own")
 	_, second := take(p, keyed, 0)
 	expect(t, "while that is being written", second)
 	written(l)
+	if len(p.leases) != 0 {
+		t.Errorf("%d leases are left of answers without events", len(p.leases))
+	}
 	l, got = take(p, keyed, 1)
-	expect(t, "after it was written", got, "0000")
+	expect(t, "after it was written", got, "0001")
 	written(l)
-	l, got = take(p, keyed, 2)
-	expect(t, "further on", got, "0001", "0002")
+	l, got = take(p, keyed, 1)
+	expect(t, "further on", got, "0002")
 	written(l)
 
 	p.Reintroduce(keyed)

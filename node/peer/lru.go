@@ -10,8 +10,7 @@ import (
 // longest are forgotten.
 const maxPeers = 10_000
 
-// lru keeps a value for each of a bounded number of nodes. Whoever owns it
-// guards it.
+// lru keeps a value for each of at most maxPeers nodes. Whoever owns it guards it.
 type lru[V any] struct {
 	most  int
 	order *list.List // of *lruEntry[V], the one used last in front
@@ -23,8 +22,8 @@ type lruEntry[V any] struct {
 	value V
 }
 
-func newLRU[V any](most int) *lru[V] {
-	return &lru[V]{most: most, order: list.New(), items: map[rid.RID]*list.Element{}}
+func newLRU[V any]() *lru[V] {
+	return &lru[V]{most: maxPeers, order: list.New(), items: map[rid.RID]*list.Element{}}
 }
 
 // get returns the value of r, which counts as a use; nil if there is none.

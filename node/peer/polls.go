@@ -125,7 +125,7 @@ func NewPolls(c PollsConfig) (*Polls, error) {
 	if err != nil {
 		return nil, fmt.Errorf("polls: %w", err)
 	}
-	return &Polls{PollsConfig: c, metrics: m, leases: map[rid.RID]*pollLease{}, introduced: newLRU[struct{}](maxPeers)}, nil
+	return &Polls{PollsConfig: c, metrics: m, leases: map[rid.RID]*pollLease{}, introduced: newLRU[struct{}]()}, nil
 }
 
 // Lease is what a poll is answered; it is the Lease of node/server.

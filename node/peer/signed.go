@@ -320,8 +320,7 @@ func open[A protocol.Payload](c *Client, t Target, key string, a answer) (protoc
 	if err != nil {
 		return none, fmt.Errorf("%w: it is not signed by %q: %w", ErrBadAnswer, shown(t.RID), err)
 	}
-	seen := style == protocol.FloatsOlder ||
-		c.traits.FloatStyle(t.RID) != style && protocol.OlderFloats(env.Signed) != nil
+	seen := c.traits.FloatStyle(t.RID) != style && protocol.OlderFloats(env.Signed) != nil
 	c.traits.learn(t.RID, seen, style, a.product)
 	c.traits.answered(t.RID, key)
 	return env, nil

@@ -154,6 +154,7 @@ func TestHostileSignedAnswers(t *testing.T) {
 	var p *testPeer
 	for name, forge := range map[string]func(a *forgery){
 		"from another node": func(a *forgery) { a.source, a.signer = other.RID, other },
+		"in another's name": func(a *forgery) { a.source = other.RID },
 		"for another node":  func(a *forgery) { a.target = other.RID },
 		"by another key":    func(a *forgery) { a.signer = other },
 		"changed": func(a *forgery) {
@@ -433,8 +434,9 @@ func TestIntroductions(t *testing.T) {
 		p, c := newTestPeer(t), newCaller(t, nil)
 		b := testBundle(t, c.id.RID, `{}`)
 		send(t, c, p, protocol.AppendEvent(nil, protocol.Event{RID: c.id.RID, EventType: protocol.New}),
-			protocol.AppendEvent(nil, protocol.Event{RID: c.id.RID, EventType: protocol.New, Manifest: &b.Manifest}))
-		expectTaken(t, p, []string{"NEW self", "NEW self", "NEW self"})
+			protocol.AppendEvent(nil, protocol.Event{RID: c.id.RID, EventType: protocol.New, Manifest: &b.Manifest}),
+			protocol.AppendEvent(nil, protocol.Event{RID: c.id.RID, EventType: protocol.New, Contents: b.Contents}))
+		expectTaken(t, p, []string{"NEW self", "NEW self", "NEW self", "NEW self"})
 	})
 	t.Run("each peer", func(t *testing.T) {
 		p, q, c := newTestPeer(t), newTestPeer(t), newCaller(t, nil)
@@ -500,6 +502,7 @@ func TestIntroductions(t *testing.T) {
 	})
 	t.Run("never learned", func(t *testing.T) {
 		p, c := newTestPeer(t), newCaller(t, nil)
+		c.traits.Learn(p.id.RID, protocol.FloatsOlder, "koi-node/1") // it called us
 		p.before = func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
 			w.WriteHeader(400)
 			w.Write(protocol.EncodeErrorResponse(protocol.ErrorResponse{Code: protocol.UnknownNode}))

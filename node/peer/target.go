@@ -12,9 +12,10 @@ var (
 	// ErrUnsignedPeer is wrapped where a call would have to go out unsigned and
 	// ClientConfig.DenyUnsigned forbids it. No request is made.
 	ErrUnsignedPeer = errors.New("unsigned peer")
-	// ErrUnknownServer is wrapped where an answer cannot be verified because the
+	// ErrUnknownServer is wrapped where an answer could not be verified because the
 	// peer's public key is not known: it has to introduce itself, or its profile
-	// has to be fetched in another way.
+	// has to be fetched in another way. So it is where its key is known and its
+	// RID is not, which has to be given.
 	ErrUnknownServer = errors.New("unknown server")
 )
 

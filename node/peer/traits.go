@@ -48,14 +48,15 @@ type trait struct {
 	// key is the peer's public key as it proved to have it; "" if it has not.
 	key string
 	// introduced is when our present profile was delivered to the peer; zero if
-	// it was not. knows: it took a signed call of ours, so knows some profile.
+	// it was not. knows, which is true then as well: it took a signed call of
+	// ours, so knows some profile.
 	introduced time.Time
 	knows      bool
 }
 
 // NewTraits returns a Traits that knows nobody.
 func NewTraits() *Traits {
-	return &Traits{changed: make(chan struct{}, 1), now: time.Now, peers: newLRU[trait](maxPeers)}
+	return &Traits{changed: make(chan struct{}, 1), now: time.Now, peers: newLRU[trait]()}
 }
 
 // FloatStyle returns the style of floats to sign in for a node: the one it was
@@ -191,9 +192,9 @@ func (t *Traits) forgotten(r rid.RID) bool {
 	if p == nil {
 		return false
 	}
-	news := p.knows || !p.introduced.IsZero()
+	knew := p.knows
 	p.knows, p.introduced = false, time.Time{}
-	return news
+	return knew
 }
 
 // key returns the public key that r proved to have, "" if it did not.

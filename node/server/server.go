@@ -200,7 +200,11 @@ func (s *server) routes(base string) http.Handler {
 	if base == "/koi-net" {
 		prefixes = append(prefixes, "")
 	}
+	takes := generations{signed: !s.identity.Unsigned(), unsigned: !s.denyUnsigned}
+	document := s.call("openapi", newOpenAPI(base, s.product, takes, s.limits).answer)
 	for _, prefix := range prefixes {
+		r.Get(prefix+openAPIPath, document)
+		r.Head(prefix+openAPIPath, document)
 		for path, h := range map[string]http.HandlerFunc{
 			"/events/broadcast": post(s, "broadcast", decodeBroadcast, s.broadcast),
 			"/events/poll":      post(s, "poll", protocol.DecodePoll, s.poll),
@@ -226,7 +230,7 @@ func (s *server) routes(base string) http.Handler {
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		s.metrics.requests.WithLabelValues("unknown", "405", "").Inc()
 		allow := http.MethodPost
-		if strings.TrimRight(r.URL.Path, "/") == base {
+		if path := strings.TrimRight(r.URL.Path, "/"); path == base || strings.HasSuffix(path, openAPIPath) {
 			allow = "GET, HEAD"
 		}
 		w.Header().Set("Allow", allow)

@@ -84,6 +84,11 @@ func ParsePublicKey(text string) (PublicKey, error) {
 // Verify reports, as an ErrSignature, where signature is not one of message by
 // the key. Line breaks in the text are passed over, as the reference does.
 func (k PublicKey) Verify(message []byte, signature string) error {
+	return k.VerifyDigest(sha256.Sum256(message), signature)
+}
+
+// VerifyDigest is Verify for a message whose SHA-256 is at hand.
+func (k PublicKey) VerifyDigest(digest [sha256.Size]byte, signature string) error {
 	raw, err := parseSignature(signature)
 	if err != nil {
 		return err
@@ -91,7 +96,6 @@ func (k PublicKey) Verify(message []byte, signature string) error {
 	if k.key == nil {
 		return fmt.Errorf("%w: there is no key", ErrPublicKey)
 	}
-	digest := sha256.Sum256(message)
 	r := new(big.Int).SetBytes(raw[:halfSignature])
 	s := new(big.Int).SetBytes(raw[halfSignature:])
 	if !ecdsa.Verify(k.key, digest[:], r, s) {
@@ -115,14 +119,16 @@ func Verify(publicKeyText string, message []byte, signature string) error {
 // signed anew. message must be the signed text in normal form, and signature one
 // that was verified; the error wraps ErrSignature.
 func ReplayKey(message []byte, signature string) ([sha256.Size]byte, error) {
+	return ReplayKeyOfDigest(sha256.Sum256(message), signature)
+}
+
+// ReplayKeyOfDigest is ReplayKey for a message whose SHA-256 is at hand.
+func ReplayKeyOfDigest(digest [sha256.Size]byte, signature string) ([sha256.Size]byte, error) {
 	raw, err := parseSignature(signature)
 	if err != nil {
 		return [sha256.Size]byte{}, err
 	}
-	h := sha256.New()
-	h.Write(raw[:halfSignature])
-	h.Write(message)
-	return [sha256.Size]byte(h.Sum(nil)), nil
+	return sha256.Sum256(append(raw[:halfSignature:halfSignature], digest[:]...)), nil
 }
 
 func parseSignature(text string) (raw [2 * halfSignature]byte, err error) {

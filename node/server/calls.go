@@ -23,8 +23,9 @@ func (s *server) broadcast(ctx context.Context, a *answer, from Sender, events p
 }
 
 // poll answers what waits for the node that asks: who signed, or whom an unsigned
-// body names, if that has no key. The lease counts as written only when the
-// connection has taken the whole answer.
+// body names, if that has no key. A node without a key itself cannot be called in
+// any other way, and believes the name as koi-net 1.0 does. The lease counts as
+// written only when the connection has taken the whole answer.
 func (s *server) poll(ctx context.Context, a *answer, from Sender, req protocol.PollRequest) error {
 	if from.RID == "" && !s.identity.Unsigned() && rid.IsKeyed(req.RID) {
 		return protocol.ErrorResponse{Code: protocol.UnknownNode}

@@ -718,7 +718,7 @@ func TestOpenAPIBounds(t *testing.T) {
 // against the document.
 func TestOpenAPICaptures(t *testing.T) {
 	c := newContract(t, defaultOpenAPI().text)
-	for _, file := range []string{"captures/v1.0.0b5.json", "openapi/v1.1.0.json", "openapi/v1.3.2.json", "openapi/v2.json"} {
+	for _, file := range []string{"captures/v1.0.0b5.json", "captures/v1.1.0.json", "captures/v1.3.2.json", "captures/v2.json"} {
 		exchanges := capturedExchanges(t, file)
 		for _, e := range exchanges {
 			path := strings.TrimPrefix(e.Path, "/koi-net")
@@ -775,7 +775,7 @@ func TestOpenAPICapturedErrors(t *testing.T) {
 		"54_invalid_utf8": "400, where this node answers 422 to all that is no JSON",
 	}
 	taken, refused, answers := 0, 0, 0
-	for _, file := range []string{"captures/v1.0.0b5-errors.json", "openapi/v2-errors.json"} {
+	for _, file := range []string{"captures/v1.0.0b5-errors.json", "captures/v2-errors.json"} {
 		for _, e := range capturedExchanges(t, file) {
 			path := strings.TrimPrefix(e.Path, "/koi-net")
 			if documentedCalls[path] == nil || e.Status == 404 || e.Method != "POST" {

@@ -147,6 +147,8 @@ func New(c Config) (http.Handler, error) {
 		return nil, errors.New("server: no knowledge of peers given")
 	case c.Self == nil:
 		return nil, errors.New("server: no source of the own bundle given")
+	case c.DenyUnsigned && c.Identity.Unsigned():
+		return nil, errors.New("server: unsigned bodies are denied and there is no key for signed ones: nobody would be answered")
 	}
 	base := strings.TrimRight(c.BasePath, "/")
 	if base != "" && (base[0] != '/' || strings.ContainsAny(base, "{}*?#")) {

@@ -327,6 +327,113 @@ func TestRecentIsBounded(t *testing.T) {
 	}
 }
 
+// differsSigned lists where our answer to a captured envelope is not the
+// reference's, and why.
+var differsSigned = map[string]struct {
+	status int
+	why    string
+}{
+	"14_signature_not_base64": {400, "the reference fails with 500"},
+	"15_signature_empty":      {400, "the reference fails with 500"},
+	"22_bad_rid":              {422, "the reference fails with 500 on a RID without ':'"},
+	"25_source_bad_rid":       {422, "the reference fails with 500 on a RID without ':'"},
+	"21_unsigned_old_style":   {200, "the other generation, which is spoken too"},
+	"26_no_content_type":      {200, "nodes of 1.1 and 1.2 send none"},
+	"32_no_prefix":            {200, "nodes of 1.0 use both"},
+	"34_openapi":              {200, "ours is another document"},
+	"54_invalid_utf8":         {422, "one shape for all that is no JSON"},
+}
+
+// student lets a server's peers be learnt from what it accepts.
+type student struct {
+	*acceptor
+	known *acquaintances
+}
+
+func (s student) Accept(ctx context.Context, from Sender, events []protocol.Event) error {
+	for _, e := range events {
+		switch {
+		case e.RID == from.RID && e.EventType == protocol.Forget:
+			delete(s.known.keys, e.RID)
+		case e.RID.Type() == rid.NodeType && len(e.Contents) > 0:
+			if p, err := protocol.ParseNodeProfile(e.Contents); err == nil {
+				s.known.keys[e.RID] = p.PublicKey
+			}
+		}
+	}
+	return s.acceptor.Accept(ctx, from, events)
+}
+
+// What nodes of the reference said to each other, in their order, is understood
+// as it was there: who is believed, which calls are answered, and how.
+func TestCapturedSigned(t *testing.T) {
+	for _, version := range []string{"v1.1.0", "v1.3.2", "v2", "v2-errors"} {
+		t.Run(version, func(t *testing.T) {
+			f := newFixture(t)
+			servers := map[rid.RID]*acquaintances{}
+			var asked rid.RID
+			for _, e := range captures(t, version) {
+				f.Identity = newIdentity(t, "self")
+				var to struct {
+					Target rid.RID `json:"target_node"`
+				}
+				if json.Unmarshal([]byte(e.Body), &to) == nil && to.Target != "" && !strings.Contains(e.Name, "_target") {
+					asked = to.Target
+				}
+				if asked != "" {
+					f.Identity.RID = asked // the key is ours: what was signed by the other is not needed
+				}
+				known := servers[asked]
+				if known == nil {
+					known = &acquaintances{keys: map[rid.RID]string{}}
+					servers[asked] = known
+				}
+				f.Peers, f.Inbox = known, student{&acceptor{}, known}
+				if e.Name == "54_invalid_utf8" {
+					e.Body = strings.ReplaceAll(e.Body, "ÿ", "\xff") // JSON cannot hold what was sent
+				}
+				status, body := e.send(t, f)
+				want := e.Status
+				if d, ok := differsSigned[e.Name]; ok {
+					want = d.status
+				}
+				switch {
+				case status != want:
+					t.Errorf("%s: status %d, want %d: %.300s", e.Name, status, want, body)
+				case want != e.Status || !strings.HasPrefix(e.Path, "/koi-net") || e.Method != "POST":
+				case status == 400 || string(e.Answer) == "null":
+					if string(body) != e.Answer {
+						t.Errorf("%s: answer %s, the reference's %s", e.Name, body, e.Answer)
+					}
+				case status == 422:
+					checkDetail(t, decodeJSON(t, body), decodeJSON(t, []byte(e.Answer)))
+				case status == 200:
+					sameEnvelope(t, e.Name, body, []byte(e.Answer))
+				}
+			}
+		})
+	}
+}
+
+// sameEnvelope compares who answers whom with what kind of payload.
+func sameEnvelope(t *testing.T, name string, got, want []byte) {
+	t.Helper()
+	read := func(body []byte) (e struct {
+		Payload map[string]json.RawMessage
+		Source  string `json:"source_node"`
+		Target  string `json:"target_node"`
+	}) {
+		if err := json.Unmarshal(body, &e); err != nil {
+			t.Errorf("%s: %s: %v", name, body, err)
+		}
+		return e
+	}
+	g, w := read(got), read(want)
+	if g.Source != w.Source || g.Target != w.Target || string(g.Payload["type"]) != string(w.Payload["type"]) || len(g.Payload) != len(w.Payload) {
+		t.Errorf("%s: answer %.300s, the reference's %.300s", name, got, want)
+	}
+}
+
 // discard knows keys and takes everything.
 type discard map[rid.RID]string
 

@@ -6,5 +6,5 @@
 // proposals in the store and the configuration, so nothing is lost with the
 // process. It calls peers through the Caller it is given and changes knowledge
 // through the pipeline alone. It imports node/rid, node/protocol, node/edge,
-// node/graph, node/store and node/pipeline.
+// node/graph, node/store, node/pipeline and, for where nodes are, node/peer.
 package contact

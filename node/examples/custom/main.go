@@ -55,18 +55,17 @@ func run() error {
 
 // countWords adds the count to what the note causes.
 func countWords(_ context.Context, c *pipeline.Context, o *pipeline.Object) error {
-	r, err := rid.Parse(fmt.Sprintf("%s:%s", countType, o.RID.Reference()))
+	r, err := rid.New(countType, o.RID.Reference())
 	if err != nil {
 		return nil // the note's RID was as long as RIDs may be: it has no count
 	}
-	count := pipeline.Object{RID: r, EventType: o.Normalized}
-	if o.Normalized != protocol.Forget {
-		var note struct{ Text string }
-		if err := json.Unmarshal(o.Contents, &note); err != nil {
-			return pipeline.Stop("UnreadableNote")
-		}
-		count.Contents = fmt.Appendf(nil, `{"words":%d}`, len(strings.Fields(note.Text)))
+	if o.Normalized == protocol.Forget {
+		c.Forget(r)
+		return nil
 	}
-	c.Handle(count)
-	return nil
+	var note struct{ Text string }
+	if err := json.Unmarshal(o.Contents, &note); err != nil {
+		return pipeline.Stop("UnreadableNote")
+	}
+	return c.Put(r, map[string]int{"words": len(strings.Fields(note.Text))})
 }

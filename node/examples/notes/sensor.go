@@ -12,7 +12,6 @@ import (
 
 	"github.com/koi-net/koi-operator/node"
 	"github.com/koi-net/koi-operator/node/rid"
-	"github.com/koi-net/koi-operator/node/store"
 )
 
 // sensor keeps what is published like the vault.
@@ -39,10 +38,10 @@ const parallel = 32
 func publishTo(n *node.Node) func(context.Context, rid.RID) error {
 	return func(ctx context.Context, r rid.RID) error {
 		_, err := n.Deref(ctx, r, node.SkipCache, node.SkipNetwork)
-		if !errors.Is(err, store.ErrNotFound) {
+		if !errors.Is(err, node.ErrNotFound) {
 			return err
 		}
-		if err := n.Forget(ctx, r); !errors.Is(err, store.ErrNotFound) {
+		if err := n.Forget(ctx, r); !errors.Is(err, node.ErrNotFound) {
 			return err
 		}
 		return nil // it was not published

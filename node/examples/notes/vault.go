@@ -15,10 +15,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/koi-net/koi-operator/node"
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
-	"github.com/koi-net/koi-operator/node/store"
 )
 
 const (
@@ -122,12 +122,12 @@ func (v *vault) scan(enter func(dir string)) (map[string]look, error) {
 var errUnsteady = errors.New("it changed while it was read")
 
 // read returns a file's text and modification time; an error that wraps
-// store.ErrNotFound means that there is no note to be published.
+// node.ErrNotFound means that there is no note to be published.
 func (v *vault) read(file string) ([]byte, time.Time, error) {
 	// Without O_NONBLOCK a pipe would keep us waiting for its other end.
 	f, err := v.root.OpenFile(filepath.FromSlash(file), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, time.Time{}, fmt.Errorf("%w: %w", store.ErrNotFound, err)
+		return nil, time.Time{}, fmt.Errorf("%w: %w", node.ErrNotFound, err)
 	}
 	if err != nil {
 		return nil, time.Time{}, err
@@ -138,7 +138,7 @@ func (v *vault) read(file string) ([]byte, time.Time, error) {
 	case err != nil:
 		return nil, time.Time{}, err
 	case !before.Mode().IsRegular():
-		return nil, time.Time{}, fmt.Errorf("%s is no file: %w", file, store.ErrNotFound)
+		return nil, time.Time{}, fmt.Errorf("%s is no file: %w", file, node.ErrNotFound)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, v.maxBytes+1))
 	if err != nil {
@@ -158,7 +158,7 @@ func (v *vault) read(file string) ([]byte, time.Time, error) {
 func (v *vault) deref(_ context.Context, r rid.RID) (any, error) {
 	file, ok := v.file(r)
 	if !ok {
-		return nil, fmt.Errorf("%s is no note of %s: %w", r, v.dir, store.ErrNotFound)
+		return nil, fmt.Errorf("%s is no note of %s: %w", r, v.dir, node.ErrNotFound)
 	}
 	text, modified, err := v.read(file)
 	if err != nil {
@@ -166,7 +166,7 @@ func (v *vault) deref(_ context.Context, r rid.RID) (any, error) {
 	}
 	n, err := parse(file, text, modified)
 	if err == nil && n.draft {
-		err = fmt.Errorf("%s is a draft: %w", file, store.ErrNotFound)
+		err = fmt.Errorf("%s is a draft: %w", file, node.ErrNotFound)
 	}
 	return n, err
 }

@@ -74,7 +74,9 @@ func TestFetchLeavesTheCache(t *testing.T) {
 func TestPushAndPoll(t *testing.T) {
 	f := nodetest.NewFleet(t)
 	coord := f.Start("coordinator", coordinator)
-	desk := f.Start("desk", partial, func(c *node.Config) { c.FirstContact, c.PollInterval = coord.URL(), node.DefaultConfig().PollInterval*1000 })
+	desk := f.Start("desk", partial, func(c *node.Config) {
+		c.FirstContact, c.PollInterval = coord.URL(), node.DefaultConfig().PollInterval*1000
+	})
 	nodetest.Eventually(t, "the coordinator knows the desk", func() (bool, string) {
 		_, ok := coord.Graph().Node(desk.RID())
 		return ok, ""

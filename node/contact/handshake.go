@@ -41,7 +41,9 @@ func (m *Manager) shakeHands(ctx context.Context, st *state) (time.Duration, err
 		m.noteFirstContact("", err.Error())
 		return 0, err
 	}
-	if err := m.introduce(ctx, t, true); err != nil {
+	// Who is cached, be it by hearsay, may hold edges of ours, which FORGET would end.
+	_, cached := m.cfg.Graph.Node(t.RID)
+	if err := m.introduce(ctx, t, !cached); err != nil {
 		err = explain(err, t)
 		m.noteFirstContact("", fmt.Sprintf("no handshake with %s yet: %v", m.cfg.FirstContact, err))
 		return 0, err
@@ -193,4 +195,3 @@ func (m *Manager) bundle(ctx context.Context, r rid.RID) (rec store.Record, err 
 	})
 	return rec, err
 }
-

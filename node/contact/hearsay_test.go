@@ -100,6 +100,11 @@ func TestSignedHandshake(t *testing.T) {
 		t.Errorf("first contact %+v", fc)
 	}
 
+	// Met already by hearsay, it may hold edges of ours: it is not told to forget us.
+	w.keep(own, string(alice))
+	w.m.Forgotten(dora)
+	w.expect("by hearsay", w.turn(0), "broadcast NEW "+string(keyedSelf)+" to "+url, "fetch ["+string(dora)+"]", "learn "+string(dora))
+
 	liar := dorasProfile(url)
 	liar.PublicKey = "another key"
 	own = w.bundle(dora, liar.Contents(), 0)

@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -264,6 +265,54 @@ func TestReplayKey(t *testing.T) {
 	}
 	if _, err := ReplayKey(message, "x"); !errors.Is(err, ErrSignature) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Where the hash of a message is at hand, the outcome is the same.
+func TestDigests(t *testing.T) {
+	keys, _ := signedVectors(t)
+	alice := keys["alice"]
+	key, err := ParsePublicKey(alice.PublicKeyText())
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := []byte("message")
+	digest, other := sha256.Sum256(message), sha256.Sum256([]byte("other"))
+	signature, err := alice.SignDigest(digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := key.Verify(message, signature); err != nil {
+		t.Errorf("signed by the digest: %v", err)
+	}
+	if err := key.VerifyDigest(digest, signature); err != nil {
+		t.Errorf("verified by the digest: %v", err)
+	}
+	for what, err := range map[string]error{
+		"another digest": key.VerifyDigest(other, signature), "no base64": key.VerifyDigest(digest, "?"),
+	} {
+		if !errors.Is(err, ErrSignature) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := (PublicKey{}).VerifyDigest(digest, signature); !errors.Is(err, ErrPublicKey) {
+		t.Errorf("without a key: %v", err)
+	}
+	want, err := ReplayKey(message, signature)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ReplayKeyOfDigest(digest, signature); err != nil || got != want {
+		t.Errorf("%x, %v; want %x", got, err, want)
+	}
+	if got, err := ReplayKeyOfDigest(other, signature); err != nil || got == want {
+		t.Errorf("another digest: %x, %v", got, err)
+	}
+	if _, err := ReplayKeyOfDigest(digest, "x"); !errors.Is(err, ErrSignature) {
+		t.Errorf("%v", err)
+	}
+	if _, err := (Identity{RID: alice.RID}).SignDigest(digest); !errors.Is(err, ErrNoKey) {
+		t.Errorf("without a key: %v", err)
 	}
 }
 

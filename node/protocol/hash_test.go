@@ -133,6 +133,17 @@ func FuzzHash(f *testing.F) {
 			f.Add([]byte(c.Text))
 		}
 	}
+	for _, version := range []string{"v1.1.0", "v1.3.2", "v2", "v2-errors"} {
+		for _, c := range signedCaptures(f, version) {
+			e, err := DecodeEnvelope[EventsPayload]([]byte(c.request), limits)
+			if err != nil {
+				continue // it carries something else
+			}
+			for _, event := range e.Payload {
+				f.Add([]byte(event.Contents))
+			}
+		}
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		sum, err := Hash(data)
 		if err != nil {

@@ -114,18 +114,22 @@ func (a *answer) bundle(b protocol.Bundle) {
 	a.buf = protocol.AppendBundle(a.buf, b)
 }
 
-// event writes an event that protocol.AppendEvent wrote.
-func (a *answer) event(row []byte) (err error) {
+// event writes an event that protocol.AppendEvent wrote. On an error, that it did
+// not, nothing is written.
+func (a *answer) event(row []byte) error {
+	before, items := len(a.buf), a.items
 	a.item()
 	if a.seal == nil {
 		a.buf = append(a.buf, row...)
 		return nil
 	}
 	from := len(a.buf)
-	if a.buf, err = protocol.AppendSignedRow(a.buf, row); err != nil {
-		return fmt.Errorf("an event that waits cannot be written: %w", err)
+	signed, err := protocol.AppendSignedRow(a.buf, row)
+	if err != nil {
+		a.buf, a.items = a.buf[:before], items
+		return err
 	}
-	a.buf = a.seal.restyle(a.buf, from)
+	a.buf = a.seal.restyle(signed, from)
 	return nil
 }
 

@@ -43,7 +43,11 @@ func (s *server) poll(ctx context.Context, a *answer, from Sender, req protocol.
 	a.payload(protocol.TypeEvents, `"events":[`)
 	for _, e := range lease.Events() {
 		if err := a.event(e); err != nil {
-			return err
+			// It cannot be had at a later poll either, and must not keep the
+			// others back; whose fault it is is not the peer's affair.
+			s.metrics.damaged.Inc()
+			s.log.Error("a queued event is damaged and is left out of what a peer polls", "peer", req.RID, "error", err)
+			continue
 		}
 		if err := a.spill(); err != nil {
 			return err

@@ -25,7 +25,7 @@ type exchange struct {
 	Answer  string            `json:"answer"`
 }
 
-func captures(t *testing.T, name string) []exchange {
+func captures(t testing.TB, name string) []exchange {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join("testdata", "captures", name+".json"))
 	if err != nil {

@@ -44,7 +44,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"reason"}),
 		damaged: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "koi_server_damaged_records_total",
-			Help: "Damaged records met while answering peers; each was answered as not found.",
+			Help: "Damaged records met while answering peers; each was answered as not found, or left out of what was polled.",
 		}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "koi_server_requests_in_flight",

@@ -188,7 +188,7 @@ type fixture struct {
 	log      *bytes.Buffer
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	s, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "koi.db"), NodeRID: self, Create: true})
 	if err != nil {
@@ -210,7 +210,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-func (f *fixture) handler(t *testing.T) http.Handler {
+func (f *fixture) handler(t testing.TB) http.Handler {
 	t.Helper()
 	h, err := New(f.Config)
 	if err != nil {

@@ -510,7 +510,7 @@ func (b backend) Leave(ctx context.Context) error {
 			other = e.Profile.Target
 		}
 		k, ok := n.graph.Node(other)
-		if !ok || !k.Verified || k.Profile.BaseURL == "" || told[k.Profile.BaseURL] {
+		if !ok || !k.Callable() || told[k.Profile.BaseURL] {
 			continue
 		}
 		told[k.Profile.BaseURL] = true

@@ -99,7 +99,7 @@ func (f fetcher) ask(r rid.RID, source pipeline.Source, try func(peer.Target) (f
 	busy := false
 	for _, p := range f.providers(r, source) {
 		k, ok := f.graph.Node(p)
-		if !ok || !k.Verified || k.Profile.BaseURL == "" {
+		if !ok || !k.Callable() {
 			continue
 		}
 		if !f.busy.enter(p, fetchesPerPeer) {

@@ -101,10 +101,10 @@ func (n *Node) Peer(r rid.RID) (Peer, error) {
 	switch {
 	case !ok:
 		return Peer{}, fmt.Errorf("%w: %s is not known", ErrUnknownPeer, r)
-	case k.Profile.BaseURL == "":
-		return Peer{}, fmt.Errorf("%w: %s has no base URL", ErrUnknownPeer, r)
 	case !k.Verified:
 		return Peer{}, fmt.Errorf("%w: %s has not confirmed yet what others say of it", ErrUnknownPeer, r)
+	case !k.Callable():
+		return Peer{}, fmt.Errorf("%w: %s is a partial node", ErrUnknownPeer, r)
 	}
 	return Peer{client: n.client, target: contact.Target(k)}, nil
 }

@@ -490,7 +490,7 @@ func (n *Node) pollTargets() []peer.Target {
 		if other == n.identity.RID {
 			other = e.Profile.Target
 		}
-		if k, ok := n.graph.Node(other); ok && k.Profile.BaseURL != "" && !seen[other] {
+		if k, ok := n.graph.Node(other); ok && k.Callable() && !seen[other] {
 			seen[other] = true
 			out = append(out, contact.Target(k))
 		}
@@ -524,7 +524,7 @@ type directory struct{ g *graph.Graph }
 // it waits until it has said itself where it is.
 func (d directory) Target(r rid.RID) (peer.Target, bool) {
 	k, ok := d.g.Node(r)
-	return contact.Target(k), ok && k.Verified && k.Profile.BaseURL != ""
+	return contact.Target(k), ok && k.Callable()
 }
 
 // listeners are the node's bound sockets; those it has not are nil.

@@ -20,6 +20,13 @@ type Node struct {
 	Timestamp protocol.Timestamp
 }
 
+// Callable reports whether the node can be called: it is full, and has said
+// itself where it is. Partial nodes may have a base URL too, as those of koi-net
+// 1.0.0 do; nobody answers there.
+func (n Node) Callable() bool {
+	return n.Verified && n.Profile.NodeType == protocol.Full && n.Profile.BaseURL != ""
+}
+
 // Edge is an edge whose bundle is cached, under the RID it was last seen with.
 type Edge struct {
 	RID       rid.RID

@@ -10,7 +10,7 @@ CONTROLLER_GEN := $(GO) tool -modfile=hack/tools/go.mod controller-gen
 GOLANGCI_LINT  := $(GO) tool -modfile=hack/tools/lint/go.mod golangci-lint
 
 # Packages whose tests need nothing but Go.
-UNIT_PACKAGES = $$($(GO) list ./... | grep -v -e '/controllers$$' -e '/hack/e2e')
+UNIT_PACKAGES = $$($(GO) list ./... | grep -v -e '/controllers$$' -e '/hack/e2e' -e '/hack/interop$$')
 
 .DEFAULT_GOAL := help
 
@@ -62,7 +62,7 @@ verify: ## Regenerate everything that is generated, and fail if that changes any
 ## Test
 
 .PHONY: test
-test: verify lint test-unit test-envtest e2e ## Run all tests: this is what CI runs
+test: verify lint test-unit fuzz-wire interop test-envtest e2e ## Run all tests: this is what CI runs
 
 .PHONY: test-unit
 test-unit: ## Test what needs nothing but Go, with the race detector
@@ -78,7 +78,19 @@ test-envtest: ## Test CRDs and controllers against a real etcd and kube-apiserve
 e2e: ## Test on a real cluster: operator, nodes, edges, from up to down
 	$(GO) test -tags=e2e -count=1 -timeout=30m -v ./hack/e2e
 
+.PHONY: interop
+interop: ## Test against the released Python nodes, each version in every role
+	$(GO) test -tags=interop -count=1 -timeout=30m -v ./hack/interop
+
 FUZZ_TIME ?= 30s
+# What a peer's bytes meet first: package and target.
+FUZZ_WIRE := node/rid:FuzzParse node/protocol:FuzzDecodeEnvelope node/protocol:FuzzDecodeBroadcast node/protocol:FuzzHash
+.PHONY: fuzz-wire
+fuzz-wire: ## Fuzz RIDs, envelopes, event payloads and hashes for FUZZ_TIME each
+	@for t in $(FUZZ_WIRE); do \
+	  echo "$$t"; $(GO) test -run='^$$' -fuzz="^$${t#*:}\$$" -fuzztime=$(FUZZ_TIME) ./$${t%:*} || exit 1; \
+	done
+
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZ_TIME each
 	@for p in $$($(GO) list ./node/... ./controllers/...); do \

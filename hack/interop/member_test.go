@@ -357,7 +357,7 @@ func (m *ours) get(ctx context.Context, r rid.RID) (*bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bundle{hash: b.Manifest.SHA256Hash, contents: json.RawMessage(b.Contents)}, nil
+	return &bundle{hash: b.Manifest.SHA256Hash, contents: b.Contents}, nil
 }
 
 func (m *ours) propose(ctx context.Context, source rid.RID, types ...rid.Type) error {

@@ -51,6 +51,7 @@ func possible() error {
 // debian returns the interpreter made from Debian's packages, made now if the
 // cache lacks it. The caller holds the lock.
 func (b *builder) debian(ctx context.Context) (Python, error) {
+	b.installDebootstrap(ctx)
 	if err := possible(); err != nil {
 		return Python{}, err
 	}
@@ -63,6 +64,30 @@ func (b *builder) debian(ctx context.Context) (Python, error) {
 		return Python{}, fmt.Errorf("look for Python in the cache: %w", err)
 	}
 	return check(ctx, Python{Path: "/usr/bin/python3", Root: root})
+}
+
+// installDebootstrap installs debootstrap where root and apt-get may and it is
+// missing. Whether it worked shows in possible.
+func (b *builder) installDebootstrap(ctx context.Context) {
+	if _, err := exec.LookPath("debootstrap"); err == nil || os.Geteuid() != 0 {
+		return
+	}
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return
+	}
+	fmt.Fprintln(b.progress, "missing on this machine: running apt-get install debootstrap")
+	apt := func(args ...string) error {
+		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-q", "-o", "DPkg::Lock::Timeout=120"}, args...)...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		return b.run(cmd)
+	}
+	install := []string{"install", "--yes", "--no-install-recommends", "debootstrap"}
+	if apt(install...) == nil {
+		return
+	}
+	if err := errors.Join(apt("update"), apt(install...)); err != nil {
+		fmt.Fprintln(b.progress, err)
+	}
 }
 
 // unpackDebian downloads a small Debian with Python and unpacks it, which is

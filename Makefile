@@ -80,7 +80,7 @@ e2e: ## Test on a real cluster: operator, nodes, edges, from up to down
 
 .PHONY: interop
 interop: ## Test against the released Python nodes, each version in every role
-	$(GO) test -tags=interop -count=1 -timeout=30m -v ./hack/interop
+	$(GO) test -tags=interop -count=1 -timeout=30m -v ./hack/interop -parallel 4
 
 FUZZ_TIME ?= 30s
 # What a peer's bytes meet first: package and target.

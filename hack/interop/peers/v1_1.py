@@ -1,12 +1,12 @@
 """A node of koi-net 1.1: NodeInterface with a server and a poller of its own."""
 
 import threading
+import traceback
 
 import control
 
 control.quiet()
 
-import httpx
 from koi_net import NodeInterface
 from koi_net.config import KoiNetConfig, NodeConfig, NodeContact, ServerConfig
 from koi_net.processor.handler import HandlerType
@@ -51,7 +51,8 @@ def contact_providers(ctx, kobj):
     ctx.handle(bundle=edge(kobj.rid, types))
     if theirs.node_type != NodeType.FULL:
         return
-    for rid in ctx.request_handler.fetch_rids(node=kobj.rid, rid_types=types).rids:
+    listed = ctx.request_handler.fetch_rids(node=kobj.rid, rid_types=types)
+    for rid in getattr(listed, "rids", []):  # or it is the peer's error answer
         if rid != ctx.identity.rid and not ctx.cache.exists(rid):
             ctx.handle(rid=rid, source=kobj.rid)
 
@@ -95,8 +96,8 @@ def keep_polling():
         try:
             node.poller.run()
             return
-        except httpx.HTTPError as err:  # the library survives a refused connection alone
-            print("poll:", repr(err))
+        except Exception:  # the library survives a refused connection alone, and ends
+            traceback.print_exc()
 
 
 control.run(

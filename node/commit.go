@@ -45,6 +45,9 @@ func (n *Node) nodeCommitted(o *pipeline.Object) {
 		// Whoever introduces itself may have lost its store, and us with it.
 		n.polls.Reintroduce(o.RID)
 	}
+	if o.EventType == protocol.New && o.Source.External() {
+		n.contact.Introduced(o.RID)
+	}
 	// It has just been heard of: where it is may be new, and what waits for it may go.
 	n.delivery.Kick(o.RID)
 	n.contact.Poke(o.RID)

@@ -93,12 +93,15 @@ type state struct {
 	poked       bool // while running
 	reset       bool // forget the second group before the next look
 	proposedNow bool // a proposal went out of turn
+	introduced  bool // it introduced itself: what it was told before may be lost
 	attempts    int  // consecutive failures
 
 	proposed  time.Time // when a proposal last went out, zero before
 	confirmed time.Time // when both ends last agreed on our edges
 	caughtUp  string    // what the state was last fetched for; see catchUpTypes
 	greeted   int       // introductions to a first contact that has no edge with us
+	told      time.Time // when a partial node was last told of a proposal, zero where none waits
+	tellings  int
 }
 
 // FirstContact says how the node stands with its first contact.
@@ -284,6 +287,16 @@ func (m *Manager) ForgottenBy(peer rid.RID) {
 	m.Poke(peer)
 }
 
+// Introduced says that a node has introduced itself. Words to it that crossed its
+// handshake may have been lost, as nobody is told anything while it is forgotten:
+// a full node is asked for our edges in any case, a partial one is told of them.
+func (m *Manager) Introduced(peer rid.RID) {
+	m.mu.Lock()
+	m.state(peer).introduced = true
+	m.mu.Unlock()
+	m.Poke(peer)
+}
+
 // Accepted ends the rest of a proposal: its source approved one.
 func (m *Manager) Accepted(source rid.RID) {
 	m.mu.Lock()
@@ -358,13 +371,15 @@ func (m *Manager) look(ctx context.Context, peer rid.RID) {
 		st.proposedNow = false
 		st.proposed = m.cfg.Now()
 	}
+	introduced := st.introduced
+	st.introduced = false
 	m.mu.Unlock()
 	var again time.Duration
 	var err error
 	if peer == firstContact {
 		again, err = m.shakeHands(ctx, st)
 	} else {
-		again, err = m.visit(ctx, peer, st)
+		again, err = m.visit(ctx, peer, st, introduced)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -18,13 +18,16 @@ import (
 
 // visit brings our edges with one node to where they should be. It returns
 // when to look again, 0 for not before something changes.
-func (m *Manager) visit(ctx context.Context, other rid.RID, st *state) (time.Duration, error) {
+func (m *Manager) visit(ctx context.Context, other rid.RID, st *state, introduced bool) (time.Duration, error) {
 	if err := m.followHint(ctx, other, st); err != nil {
 		return 0, err
 	}
 	n, ok := m.cfg.Graph.Node(other)
-	if !ok || n.Profile.NodeType != protocol.Full || n.Profile.BaseURL == "" {
-		return 0, nil // a partial node comes to us
+	if !ok {
+		return 0, nil
+	}
+	if n.Profile.NodeType != protocol.Full || n.Profile.BaseURL == "" {
+		return m.remind(ctx, other, st, introduced)
 	}
 	if !n.Verified {
 		return 0, m.confirmNode(ctx, Target(n)) // what follows comes with its own word
@@ -60,6 +63,41 @@ func (m *Manager) visit(ctx context.Context, other rid.RID, st *state) (time.Dur
 		st.confirmed = time.Time{}
 	}
 	return again, nil
+}
+
+// remind tells a partial node, which comes to us and cannot be asked, of our edges
+// with it: of all where it has just introduced itself, and of a proposal of ours
+// that it has not answered now and then, ever less often.
+func (m *Manager) remind(ctx context.Context, other rid.RID, st *state, introduced bool) (again time.Duration, err error) {
+	waits := false
+	for _, e := range m.edgesWith(other) {
+		proposed := e.Profile.Target == m.cfg.Self && e.Profile.Status == protocol.Proposed
+		waits = waits || proposed
+		due := proposed && !st.told.IsZero() && m.cfg.Now().Sub(st.told) >= m.reminder(st)
+		if !introduced && !due {
+			continue
+		}
+		if err := m.tell(ctx, e); err != nil {
+			return 0, err
+		}
+		if proposed {
+			st.told = m.cfg.Now()
+			st.tellings++
+		}
+	}
+	if !waits {
+		st.told, st.tellings = time.Time{}, 0
+		return 0, nil
+	}
+	if st.told.IsZero() {
+		st.told = m.cfg.Now() // the proposal itself has just gone out
+	}
+	return max(m.reminder(st)-m.cfg.Now().Sub(st.told), m.cfg.RetryBase), nil
+}
+
+// reminder is the pause before a partial node is told of a proposal again.
+func (m *Manager) reminder(st *state) time.Duration {
+	return min(m.cfg.RetryCap<<min(st.tellings, 16), m.cfg.CheckInterval)
 }
 
 // source is whose word a node's answers are.

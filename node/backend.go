@@ -321,7 +321,7 @@ func (b backend) reconsider(ctx context.Context, source, target rid.RID) error {
 	in := edge.Negotiation{
 		Self: n.identity.RID, Provides: handlers.Provided(n.Profile()), Policy: n.cfg.EdgeApproval, Current: &e.Profile,
 	}
-	if k, ok := n.graph.Node(target); ok && (k.Verified || k.Profile.NodeType == protocol.Partial) {
+	if k, ok := n.graph.Node(target); ok && k.Believed() {
 		in.Known, in.TargetKind = true, k.Profile.NodeType
 	}
 	err := n.store.View(ctx, func(tx store.Reader) error {

@@ -294,18 +294,7 @@ func (s *sharedNet) theirsReturn(t *testing.T) {
 // restart starts members that were there before, side by side.
 func (s *sharedNet) restart(t *testing.T, members ...member) {
 	t.Helper()
-	errs := make(chan error, len(members))
-	for _, m := range members {
-		go func() { errs <- m.start(t.Context()) }()
-	}
-	for range members {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
-	}
-	if t.Failed() {
-		t.FailNow()
-	}
+	startAll(t, members)
 }
 
 // oursReturn: what came while ours were dead is fetched when they are back.

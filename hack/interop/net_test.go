@@ -58,6 +58,12 @@ func newNet(t *testing.T, table, column string) *koiNet {
 func (n *koiNet) join(t *testing.T, members ...member) {
 	t.Helper()
 	n.members = append(n.members, members...)
+	startAll(t, members)
+}
+
+// startAll starts members side by side, and ends the test where one does not start.
+func startAll(t *testing.T, members []member) {
+	t.Helper()
 	errs := make(chan error, len(members))
 	for _, m := range members {
 		go func() { errs <- m.start(t.Context()) }()

@@ -27,6 +27,12 @@ func (n Node) Callable() bool {
 	return n.Verified && n.Profile.NodeType == protocol.Full && n.Profile.BaseURL != ""
 }
 
+// Believed reports whether the node may subscribe on the profile that is held: it
+// is the node's own word, or the node is partial. That one cannot be asked who it
+// is; but nothing is sent to where others say it is either: it comes to fetch, and
+// signs for it.
+func (n Node) Believed() bool { return n.Verified || n.Profile.NodeType == protocol.Partial }
+
 // Edge is an edge whose bundle is cached, under the RID it was last seen with.
 type Edge struct {
 	RID       rid.RID

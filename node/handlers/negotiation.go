@@ -35,9 +35,7 @@ func negotiation(o Options) pipeline.Handler {
 
 func asSource(ctx context.Context, o Options, c *pipeline.Context, k *pipeline.Object, p protocol.EdgeProfile) error {
 	in := edge.Negotiation{Self: o.Self, Provides: Provided(o.Profile()), Policy: o.Approval, Received: p}
-	if t, ok := c.Graph.Node(p.Target); ok && (t.Verified || t.Profile.NodeType == protocol.Partial) {
-		// A partial node cannot be asked who it is; but nothing is sent to where
-		// others say it is either: it comes to fetch, and signs for it.
+	if t, ok := c.Graph.Node(p.Target); ok && t.Believed() {
 		in.Known, in.TargetKind = true, t.Profile.NodeType
 	}
 	if e, ok := c.Graph.Edge(p.Source, p.Target); ok {

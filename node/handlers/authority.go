@@ -25,7 +25,7 @@ import (
 // mayForget holds a FORGET against these rules.
 func mayForget() pipeline.Handler {
 	return pipeline.Handler{
-		Name: "may-forget", Phase: pipeline.PhaseRID, EventTypes: []protocol.EventType{protocol.Forget}, Origin: pipeline.ExternalOnly,
+		Name: "may-forget", Quick: true, Phase: pipeline.PhaseRID, EventTypes: []protocol.EventType{protocol.Forget}, Origin: pipeline.ExternalOnly,
 		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
 			if k.Previous == nil || speaksFor(c.Graph, k.Source, k.RID, *k.Previous) {
 				return nil
@@ -39,7 +39,7 @@ func mayForget() pipeline.Handler {
 // are left to the Bundle phase, in which it shows who they are about.
 func mayChange() pipeline.Handler {
 	return pipeline.Handler{
-		Name: "may-change", Phase: pipeline.PhaseManifest, Origin: pipeline.ExternalOnly,
+		Name: "may-change", Quick: true, Phase: pipeline.PhaseManifest, Origin: pipeline.ExternalOnly,
 		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
 			switch t := k.RID.Type(); {
 			case t == rid.NodeType, t == rid.EdgeType, k.Previous == nil:

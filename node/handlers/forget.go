@@ -14,7 +14,7 @@ import (
 // by then, and would take it for the refusal of what it has just proposed.
 func forgetNode(o Options) pipeline.Handler {
 	return pipeline.Handler{
-		Name: "forget-node", Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{rid.NodeType}, EventTypes: []protocol.EventType{protocol.Forget},
+		Name: "forget-node", Quick: true, Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{rid.NodeType}, EventTypes: []protocol.EventType{protocol.Forget},
 		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
 			var told []rid.RID
 			if slices.Contains(o.Profile().Provides.Event, rid.EdgeType) {

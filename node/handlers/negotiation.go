@@ -16,7 +16,7 @@ import (
 // decides on proposals, as target it takes the source's word.
 func negotiation(o Options) pipeline.Handler {
 	return pipeline.Handler{
-		Name: "edge-negotiation", Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{rid.EdgeType}, EventTypes: changes, Origin: pipeline.ExternalOnly,
+		Name: "edge-negotiation", Quick: true, Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{rid.EdgeType}, EventTypes: changes, Origin: pipeline.ExternalOnly,
 		Func: func(ctx context.Context, c *pipeline.Context, k *pipeline.Object) error {
 			p, err := protocol.ParseEdgeProfile(k.Contents)
 			if err != nil {

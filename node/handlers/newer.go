@@ -14,7 +14,7 @@ import (
 // could never approve one.
 func newerOnly() pipeline.Handler {
 	return pipeline.Handler{
-		Name: "newer-only", Phase: pipeline.PhaseManifest,
+		Name: "newer-only", Quick: true, Phase: pipeline.PhaseManifest,
 		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
 			if k.Previous == nil || confirms(c.Self, k) {
 				return nil
@@ -57,7 +57,7 @@ func answersProposal(self rid.RID, k *pipeline.Object) bool {
 // come: a manifest dated years ahead would freeze its RID.
 func notFromTheFuture(o Options) pipeline.Handler {
 	return pipeline.Handler{
-		Name: "not-from-the-future", Phase: pipeline.PhaseManifest, Origin: pipeline.ExternalOnly,
+		Name: "not-from-the-future", Quick: true, Phase: pipeline.PhaseManifest, Origin: pipeline.ExternalOnly,
 		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
 			if stamped := k.Manifest.Timestamp.Time(); stamped.After(c.Now.Add(o.ClockSkew)) {
 				return pipeline.Quarantine(ReasonFromTheFuture, stamped.Add(-o.ClockSkew))

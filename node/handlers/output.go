@@ -15,7 +15,7 @@ import (
 // goes back to the node it came from, nor to the node it is about.
 func output(o Options) pipeline.Handler {
 	return pipeline.Handler{
-		Name: "output", Phase: pipeline.PhaseNetwork,
+		Name: "output", Quick: true, Phase: pipeline.PhaseNetwork,
 		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
 			t := k.RID.Type()
 			if slices.Contains(o.Profile().Provides.Event, t) {

@@ -13,7 +13,7 @@ import (
 // negotiation, in which both ends have a say.
 func ownKnowledge(o Options) pipeline.Handler {
 	return pipeline.Handler{
-		Name: "own-knowledge", Phase: pipeline.PhaseRID, Origin: pipeline.ExternalOnly,
+		Name: "own-knowledge", Quick: true, Phase: pipeline.PhaseRID, Origin: pipeline.ExternalOnly,
 		Func: func(_ context.Context, _ *pipeline.Context, k *pipeline.Object) error {
 			switch {
 			case k.RID == o.Self:
@@ -29,7 +29,7 @@ func ownKnowledge(o Options) pipeline.Handler {
 // unknownForgotten stops the FORGET of what is not held.
 func unknownForgotten() pipeline.Handler {
 	return pipeline.Handler{
-		Name: "unknown-forgotten", Phase: pipeline.PhaseRID, EventTypes: []protocol.EventType{protocol.Forget},
+		Name: "unknown-forgotten", Quick: true, Phase: pipeline.PhaseRID, EventTypes: []protocol.EventType{protocol.Forget},
 		Func: func(_ context.Context, _ *pipeline.Context, k *pipeline.Object) error {
 			if k.Previous == nil {
 				return pipeline.Stop(ReasonUnknownForgotten)

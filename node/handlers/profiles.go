@@ -20,7 +20,7 @@ var changes = []protocol.EventType{protocol.New, protocol.Update}
 // by theirs.
 func nodeProfile(o Options) pipeline.Handler {
 	return pipeline.Handler{
-		Name: "node-profile", Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{rid.NodeType}, EventTypes: changes,
+		Name: "node-profile", Quick: true, Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{rid.NodeType}, EventTypes: changes,
 		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
 			p, err := protocol.ParseNodeProfile(k.Contents)
 			if err != nil || p.Validate() != nil {
@@ -64,7 +64,7 @@ func sameURL(a, b string) bool { return strings.TrimRight(a, "/") == strings.Tri
 // and those from nodes whose word does not count for the edge.
 func edgeProfile() pipeline.Handler {
 	return pipeline.Handler{
-		Name: "edge-profile", Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{rid.EdgeType}, EventTypes: changes,
+		Name: "edge-profile", Quick: true, Phase: pipeline.PhaseBundle, RIDTypes: []rid.Type{rid.EdgeType}, EventTypes: changes,
 		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
 			p, err := protocol.ParseEdgeProfile(k.Contents)
 			switch {

@@ -93,6 +93,8 @@ func (p *Processor) Run(ctx context.Context) error {
 	if err := p.loadQuarantine(ctx); err != nil {
 		return ignoreDone(ctx, err)
 	}
+	p.running.Store(true)
+	defer p.running.Store(false)
 	for {
 		release, err := p.release(ctx)
 		switch {
@@ -168,6 +170,7 @@ func (d *dispatcher) load(ctx context.Context) error {
 
 func (d *dispatcher) add(r row) {
 	d.cursor = r.seq
+	d.p.pending.read(r.rid)
 	if d.skip[r.seq] {
 		delete(d.skip, r.seq)
 		return

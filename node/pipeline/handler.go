@@ -69,7 +69,12 @@ type Handler struct {
 	// passed the type as given, afterwards the normalized one. None means all.
 	EventTypes []protocol.EventType
 	Origin     Origin
-	Func       HandlerFunc
+	// Quick says that Func never waits: it does no I/O of its own and reads what
+	// its Context gives it. An object all of whose handlers are quick, and that
+	// lacks nothing, is carried through in the transaction that accepts it, and
+	// who sent it waits for that; other objects wait in the inbox meanwhile.
+	Quick bool
+	Func  HandlerFunc
 }
 
 // HandlerFunc looks at an object and may change it. It returns nil to pass it
@@ -80,17 +85,7 @@ type Handler struct {
 type HandlerFunc func(ctx context.Context, c *Context, o *Object) error
 
 func (h *Handler) matches(o *Object) bool {
-	switch h.Origin {
-	case InternalOnly:
-		if o.Source.External() {
-			return false
-		}
-	case ExternalOnly:
-		if !o.Source.External() {
-			return false
-		}
-	}
-	if len(h.RIDTypes) > 0 && !slices.Contains(h.RIDTypes, o.RID.Type()) {
+	if !h.concerns(o.RID.Type(), o.Source.External()) {
 		return false
 	}
 	if len(h.EventTypes) > 0 {
@@ -101,6 +96,14 @@ func (h *Handler) matches(o *Object) bool {
 		return slices.Contains(h.EventTypes, t)
 	}
 	return true
+}
+
+// concerns reports whether objects of a type and origin may be let through.
+func (h *Handler) concerns(t rid.Type, external bool) bool {
+	if h.Origin == InternalOnly && external || h.Origin == ExternalOnly && !external {
+		return false
+	}
+	return len(h.RIDTypes) == 0 || slices.Contains(h.RIDTypes, t)
 }
 
 // StopError ends an object's way through the pipeline, for a reason that is no

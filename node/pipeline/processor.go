@@ -90,6 +90,7 @@ type Processor struct {
 	log     *slog.Logger
 
 	wake    chan struct{}         // capacity 1: the inbox has new rows
+	running atomic.Bool           // Run is under way
 	stopped chan struct{}         // closed when Run has returned
 	failure atomic.Pointer[error] // of the store, until it takes something again
 
@@ -100,6 +101,7 @@ type Processor struct {
 	graphMu sync.Mutex // makes each change of the graph one step
 
 	quarantine quarantine
+	pending    *pending
 }
 
 // New checks cfg and returns a Processor. Handlers run in the given order
@@ -128,6 +130,7 @@ func New(cfg Config) (*Processor, error) {
 		wake:    make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 		waiters: map[uint64]chan Outcome{},
+		pending: newPending(),
 	}
 	for _, h := range cfg.Handlers {
 		if h.Func == nil || h.Phase < PhaseRID || h.Phase > PhaseFinal {
@@ -140,6 +143,14 @@ func New(cfg Config) (*Processor, error) {
 		return nil, fmt.Errorf("pipeline: %w", err)
 	}
 	p.metrics = m
+	err = cfg.Store.View(context.Background(), func(tx store.Reader) error {
+		n, err := tx.InboxLen()
+		p.pending.found(n)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pipeline: read the inbox: %w", err)
+	}
 	return p, nil
 }
 
@@ -219,8 +230,6 @@ func (p *Processor) submit(ctx context.Context, objects []Object, waiters []chan
 		// It would wait for itself, or for a worker that does the same.
 		return errors.New("a handler causes knowledge objects by its Context, not by the node")
 	}
-	now := p.cfg.Now()
-	rows := make([]store.InboxRow, len(objects))
 	for i := range objects {
 		if objects[i].Source == "" {
 			objects[i].Source = Internal
@@ -228,45 +237,21 @@ func (p *Processor) submit(ctx context.Context, objects []Object, waiters []chan
 		if _, err := rid.Parse(string(objects[i].RID)); err != nil {
 			return fmt.Errorf("knowledge object %d: %w", i, err)
 		}
-		rows[i] = store.InboxRow{RID: objects[i].RID, Data: encodeRow(stageReceived, &objects[i]), Accepted: now}
 	}
-	var seqs []uint64
-	var seen bool
-	err := p.update(ctx, func(tx store.Writer) (err error) {
-		p.forgetWaiters(seqs) // of an attempt that was undone
-		seqs, seen = nil, false
-		if replay != nil {
-			if seen, err = tx.Remember(*replay, now, p.cfg.Replay); err != nil || seen {
-				return err
-			}
-		}
-		waiting, err := tx.InboxLen()
-		if err != nil {
-			return err
-		}
-		if waiting+len(rows) > p.cfg.MaxInbox {
-			return fmt.Errorf("%w: %d objects wait, the limit is %d", ErrBusy, waiting, p.cfg.MaxInbox)
-		}
-		if seqs, err = tx.AppendInbox(rows...); err != nil {
-			return err
-		}
-		// Registered before the commit, so that no outcome comes too early.
-		if waiters != nil {
-			p.addWaiters(seqs, waiters)
-		}
-		return nil
-	})
-	if err != nil {
-		p.forgetWaiters(seqs)
+	s := p.submission(ctx, objects, waiters, replay)
+	defer s.release()
+	if err := p.update(ctx, s.write); err != nil {
+		p.forgetWaiters(s.seqs)
+		s.noted.undo()
 		return fmt.Errorf("accept %d objects: %w", len(objects), err)
 	}
-	if seen {
+	if s.seen {
 		p.metrics.replayed.Inc()
 		p.log.Debug("a body that was accepted before came again and is left alone", "source", objects[0].Source, "events", len(objects))
 		return nil
 	}
 	p.metrics.accepted.Add(float64(len(objects)))
-	p.poke()
+	s.finish()
 	return nil
 }
 
@@ -277,9 +262,9 @@ func (p *Processor) Send(ctx context.Context, e protocol.Event, targets ...rid.R
 	if len(routes) == 0 {
 		return nil
 	}
-	now := p.cfg.Now()
+	row := store.QueueRow{RID: e.RID, Event: protocol.AppendEvent(nil, e), Queued: p.cfg.Now()}
 	err := p.update(ctx, func(tx store.Writer) error {
-		return p.enqueue(tx, routes, e, now)
+		return p.enqueue(tx, routes, row)
 	})
 	if err != nil {
 		return fmt.Errorf("queue %s of %s: %w", e.EventType, e.RID, err)
@@ -369,16 +354,17 @@ func (p *Processor) route(targets []rid.RID) map[store.Queue][]rid.RID {
 	return routes
 }
 
-func (p *Processor) enqueue(tx store.Writer, routes map[store.Queue][]rid.RID, e protocol.Event, now time.Time) error {
-	row := store.QueueRow{RID: e.RID, Event: protocol.AppendEvent(nil, e), Queued: now}
+func (p *Processor) enqueue(tx store.Writer, routes map[store.Queue][]rid.RID, row store.QueueRow) error {
 	for q, peers := range routes {
 		dropped, err := tx.Enqueue(q, peers, row, p.cfg.QueueLimits)
 		if err != nil {
 			return err
 		}
 		for peer, n := range dropped {
-			p.metrics.dropped.WithLabelValues(string(q)).Add(float64(n))
-			p.log.Warn("events dropped: the peer's queue is at its bound", "peer", peer, "queue", q, "events", n)
+			p.metrics.drops(q, n)
+			if n.Marked { // once until the mark is cleared: the metric counts the rest
+				p.log.Warn("events dropped: the peer's queue is at its bound, and the peer misses some until it takes in our whole state", "peer", peer, "queue", q, "oldest", n.Oldest, "tooLarge", n.TooLarge)
+			}
 		}
 	}
 	return nil

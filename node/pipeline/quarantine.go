@@ -166,7 +166,9 @@ func (p *Processor) release(ctx context.Context) (time.Duration, error) {
 			return wait, nil
 		}
 		now := p.cfg.Now()
+		noted := p.pending.rows()
 		err := p.update(ctx, func(tx store.Writer) error {
+			noted.undo()
 			for _, r := range due {
 				value, err := tx.Value(quarantineKey(r))
 				if err != nil {
@@ -176,6 +178,7 @@ func (p *Processor) release(ctx context.Context) (time.Duration, error) {
 				if _, err := tx.AppendInbox(store.InboxRow{RID: r, Data: row, Accepted: now}); err != nil {
 					return err
 				}
+				noted.add(r)
 				if err := tx.PutValue(quarantineKey(r), nil); err != nil {
 					return err
 				}
@@ -183,6 +186,7 @@ func (p *Processor) release(ctx context.Context) (time.Duration, error) {
 			return nil
 		})
 		if err != nil {
+			noted.undo()
 			return wait, fmt.Errorf("release quarantined objects: %w", err)
 		}
 		for _, r := range due {

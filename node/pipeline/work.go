@@ -38,7 +38,7 @@ func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 		p.log.Error("inbox row dropped", "rid", r.rid, "seq", r.seq, "error", err)
 		return p.close(ctx, r, 0, Outcome{Stopped: ReasonUnreadable}, nil)
 	}
-	out, final, err := p.process(ctx, st, r.seq, o)
+	out, final, err := p.process(ctx, st, r, o)
 	newNode := err == nil && out.Normalized != protocol.Forget && o.RID.Type() == rid.NodeType
 	switch {
 	case err == nil:
@@ -153,6 +153,9 @@ func (p *Processor) close(ctx context.Context, r row, final uint64, out Outcome,
 		// It is tried again from its start, which has no effect either.
 		return p.storeFailed(r, 0, err)
 	}
+	for range seqs {
+		p.pending.done(r.rid)
+	}
 	p.count(out)
 	p.tell(r.seq, out)
 	return result{rid: r.rid, final: final}
@@ -180,31 +183,28 @@ func held(o *Object) *protocol.Manifest {
 
 // process takes an object through its phases. final is the sequence number of
 // the row of its Final phase, where that was reached and is done or failed.
-func (p *Processor) process(ctx context.Context, st stage, seq uint64, o *Object) (out Outcome, final uint64, err error) {
+func (p *Processor) process(ctx context.Context, st stage, r row, o *Object) (out Outcome, final uint64, err error) {
 	if st == stageFinal {
-		return Outcome{Normalized: o.Normalized}, 0, p.final(ctx, seq, o)
+		return Outcome{Normalized: o.Normalized}, 0, p.final(ctx, r, o)
 	}
-	c := p.context()
+	p.pending.wait(ctx, r.rid)
 	if err := p.previous(ctx, o); err != nil {
 		return out, 0, err
 	}
-	for _, phase := range []func(context.Context, *Context, *Object) error{p.ridPhase, p.manifestPhase, p.bundlePhase, p.networkPhase} {
-		if err := phase(ctx, c, o); err != nil {
-			return out, 0, err
-		}
+	c := p.context()
+	if err := p.phases(ctx, c, o); err != nil {
+		return out, 0, err
 	}
-	final, err = p.commit(ctx, c, seq, o)
+	final, err = p.commit(ctx, c, r, o)
 	if err != nil {
 		return out, 0, err
 	}
-	out.Normalized = o.Normalized
-	if o.Normalized != protocol.Forget {
-		out.Manifest = o.Manifest
-	}
+	out = outcome(o)
 	if final == 0 {
 		return out, 0, nil
 	}
-	if err := p.final(ctx, final, o); err != nil {
+	last := row{seq: final, rid: o.RID}
+	if err := p.final(ctx, last, o); err != nil {
 		// The object itself is committed: only its Final phase failed, and its
 		// row has either gone or is loaded and tried again on its own.
 		if errors.Is(err, ErrRetry) || isStoreError(err) || ctx.Err() != nil {
@@ -212,12 +212,31 @@ func (p *Processor) process(ctx context.Context, st stage, seq uint64, o *Object
 			return out, 0, nil
 		}
 		p.log.Error("Final phase failed", "rid", o.RID, "error", err)
-		if err := p.removeRow(ctx, final); err != nil {
+		if err := p.removeRows(ctx, last); err != nil {
 			p.poke()
 			return out, 0, nil
 		}
 	}
 	return out, final, nil
+}
+
+// phases runs the phases before the commit.
+func (p *Processor) phases(ctx context.Context, c *Context, o *Object) error {
+	for _, phase := range []func(context.Context, *Context, *Object) error{p.ridPhase, p.manifestPhase, p.bundlePhase, p.networkPhase} {
+		if err := phase(ctx, c, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outcome is how the way of an object ends that was committed.
+func outcome(o *Object) Outcome {
+	out := Outcome{Normalized: o.Normalized}
+	if o.Normalized != protocol.Forget {
+		out.Manifest = o.Manifest
+	}
+	return out
 }
 
 func (p *Processor) context() *Context {
@@ -384,31 +403,20 @@ func (p *Processor) networkPhase(ctx context.Context, c *Context, o *Object) err
 	return p.call(ctx, PhaseNetwork, c, o)
 }
 
-// commit writes an object's effects in one transaction, then brings the graph
-// up to date. It returns the sequence number of the row that stands for the
+// commit writes an object's effects in one transaction, and takes its row r out
+// of the inbox. It returns the sequence number of the row that stands for the
 // Final phase, 0 if no handler waits for it.
-func (p *Processor) commit(ctx context.Context, c *Context, seq uint64, o *Object) (final uint64, err error) {
-	rec := p.record(c, o)
-	event := o.Event()
-	routes := p.route(o.Targets)
-	queued, err := p.effects(c)
+func (p *Processor) commit(ctx context.Context, c *Context, r row, o *Object) (final uint64, err error) {
+	e, err := p.effects(c, o)
 	if err != nil {
 		return 0, err
 	}
 	wantsFinal := p.wantsFinal(o)
+	noted := p.pending.rows()
 	err = p.update(ctx, func(tx store.Writer) error {
+		noted.undo()
 		final = 0
-		if rec != nil {
-			if err := tx.PutBundle(*rec); err != nil {
-				return err
-			}
-		} else if err := forget(tx, o.RID); err != nil {
-			return err
-		}
-		if err := p.enqueue(tx, routes, event, c.Now); err != nil {
-			return err
-		}
-		if err := p.cause(tx, c, queued); err != nil {
+		if err := e.write(tx, noted); err != nil {
 			return err
 		}
 		if wantsFinal {
@@ -416,94 +424,29 @@ func (p *Processor) commit(ctx context.Context, c *Context, seq uint64, o *Objec
 			if err != nil {
 				return err
 			}
+			noted.add(o.RID)
 			final = seqs[0]
 		}
-		return tx.DeleteInbox(seq)
+		return tx.DeleteInbox(r.seq)
 	})
 	if err != nil {
+		noted.undo()
 		return 0, fmt.Errorf("%w: commit %s: %w", errStore, o.RID, err)
 	}
-	p.updateGraph(o, rec)
-	p.log.Debug("knowledge object committed", "rid", o.RID, "event", o.Normalized, "source", o.Source, "targets", len(o.Targets))
-	for _, s := range queued {
-		mergeRoutes(routes, s.routes)
-	}
-	if p.cfg.OnCommit != nil {
-		p.cfg.OnCommit(Commit{Object: o, Record: rec, Queued: routes})
-	}
-	if len(c.followUps) > 0 {
-		p.poke()
-	}
+	p.pending.done(r.rid)
+	p.committed(o, e)
 	return final, nil
 }
 
-// forget removes a bundle and, for a node, what still waits for it: whoever
-// comes back under its RID begins with a handshake and catches up.
-func forget(tx store.Writer, r rid.RID) error {
-	if err := tx.DeleteBundle(r); err != nil || r.Type() != rid.NodeType {
-		return err
+// committed brings the graph up to date with a committed object and tells of it.
+func (p *Processor) committed(o *Object, e *effects) {
+	p.updateGraph(o, e.record)
+	p.log.Debug("knowledge object committed", "rid", o.RID, "event", o.Normalized, "source", o.Source, "targets", len(o.Targets))
+	if p.cfg.OnCommit != nil {
+		p.cfg.OnCommit(Commit{Object: o, Record: e.record, Queued: e.queued()})
 	}
-	return errors.Join(tx.DropQueue(store.Outbox, r), tx.DropQueue(store.PollQueue, r))
-}
-
-func (p *Processor) record(c *Context, o *Object) *store.Record {
-	if o.Normalized == protocol.Forget {
-		return nil
-	}
-	source := string(o.Source)
-	if !o.Source.External() {
-		source = string(p.cfg.Self)
-	}
-	return &store.Record{
-		Bundle: protocol.Bundle{Manifest: *o.Manifest, Contents: o.Contents},
-		Source: source,
-		Stored: c.Now,
-	}
-}
-
-// routedSend is an event a handler sends, with its routes.
-type routedSend struct {
-	routes map[store.Queue][]rid.RID
-	event  protocol.Event
-}
-
-func (p *Processor) effects(c *Context) ([]routedSend, error) {
-	out := make([]routedSend, 0, len(c.sends))
-	for _, s := range c.sends {
-		if _, err := rid.Parse(string(s.event.RID)); err != nil {
-			return nil, fmt.Errorf("a handler sends an event: %w", err)
-		}
-		out = append(out, routedSend{routes: p.route(s.targets), event: s.event})
-	}
-	for i := range c.followUps {
-		if _, err := rid.Parse(string(c.followUps[i].RID)); err != nil {
-			return nil, fmt.Errorf("a handler handed on a knowledge object: %w", err)
-		}
-	}
-	return out, nil
-}
-
-// cause writes what handlers caused.
-func (p *Processor) cause(tx store.Writer, c *Context, sends []routedSend) error {
-	for _, s := range sends {
-		if err := p.enqueue(tx, s.routes, s.event, c.Now); err != nil {
-			return err
-		}
-	}
-	if len(c.followUps) == 0 {
-		return nil
-	}
-	rows := make([]store.InboxRow, len(c.followUps))
-	for i := range c.followUps {
-		rows[i] = store.InboxRow{RID: c.followUps[i].RID, Data: encodeRow(stageReceived, &c.followUps[i]), Accepted: c.Now}
-	}
-	_, err := tx.AppendInbox(rows...)
-	return err
-}
-
-func mergeRoutes(into, from map[store.Queue][]rid.RID) {
-	for q, peers := range from {
-		into[q] = append(into[q], peers...)
+	if len(e.followUps) > 0 {
+		p.poke()
 	}
 }
 
@@ -517,7 +460,7 @@ func (p *Processor) wantsFinal(o *Object) bool {
 }
 
 // final runs the Final phase and commits what it causes.
-func (p *Processor) final(ctx context.Context, seq uint64, o *Object) error {
+func (p *Processor) final(ctx context.Context, r row, o *Object) error {
 	c := p.context()
 	if err := p.call(ctx, PhaseFinal, c, o); err != nil {
 		var stop *StopError
@@ -525,34 +468,48 @@ func (p *Processor) final(ctx context.Context, seq uint64, o *Object) error {
 			return err
 		}
 	}
-	sends, err := p.effects(c)
+	e, err := p.caused(c)
 	if err != nil {
 		return err
 	}
+	noted := p.pending.rows()
 	err = p.update(ctx, func(tx store.Writer) error {
-		if err := p.cause(tx, c, sends); err != nil {
+		noted.undo()
+		if err := e.write(tx, noted); err != nil {
 			return err
 		}
-		return tx.DeleteInbox(seq)
+		return tx.DeleteInbox(r.seq)
 	})
 	if err != nil {
+		noted.undo()
 		return fmt.Errorf("%w: commit the Final phase of %s: %w", errStore, o.RID, err)
 	}
-	routes := map[store.Queue][]rid.RID{}
-	for _, s := range sends {
-		mergeRoutes(routes, s.routes)
+	p.pending.done(r.rid)
+	if queued := e.queued(); len(queued) > 0 && p.cfg.OnCommit != nil {
+		p.cfg.OnCommit(Commit{Queued: queued})
 	}
-	if len(routes) > 0 && p.cfg.OnCommit != nil {
-		p.cfg.OnCommit(Commit{Queued: routes})
-	}
-	if len(c.followUps) > 0 {
+	if len(e.followUps) > 0 {
 		p.poke()
 	}
 	return nil
 }
 
-func (p *Processor) removeRow(ctx context.Context, seq uint64) error {
-	return p.update(ctx, func(tx store.Writer) error { return tx.DeleteInbox(seq) })
+// removeRows takes rows out of the inbox that have no effects.
+func (p *Processor) removeRows(ctx context.Context, rows ...row) error {
+	err := p.update(ctx, func(tx store.Writer) error {
+		for _, r := range rows {
+			if err := tx.DeleteInbox(r.seq); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		for _, r := range rows {
+			p.pending.done(r.rid)
+		}
+	}
+	return err
 }
 
 // updateGraph brings the graph up to date with a committed object; rec is nil

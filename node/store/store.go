@@ -118,6 +118,19 @@ type QueueLimits struct {
 	Bytes int64
 }
 
+// Drops counts the rows that one peer lost at a bound, by reason.
+type Drops struct {
+	// Superseded rows: a newer one for the same RID was enqueued since, so the
+	// peer misses nothing for good.
+	Superseded int
+	// Oldest rows, dropped because no superseded one was left.
+	Oldest int
+	// TooLarge events: beyond the bound in bytes all by themselves.
+	TooLarge int
+	// Marked: the peer was marked ResyncNeeded for it, and was not before.
+	Marked bool
+}
+
 // Decision is a person's standing word on the edge from Source to Target.
 type Decision struct {
 	Source   rid.RID           `json:"source"`
@@ -215,9 +228,9 @@ type Writer interface {
 	// RID supersedes are dropped first, then the oldest, and the peer is marked
 	// ResyncNeeded if anything not superseded was lost. An event larger than
 	// limits.Bytes is itself what is dropped. The event's bytes are stored once.
-	// Seq and Peer of row are ignored. It returns the rows dropped for each peer
+	// Seq and Peer of row are ignored. It returns what was dropped for each peer
 	// that lost any.
-	Enqueue(q Queue, peers []rid.RID, row QueueRow, limits QueueLimits) (dropped map[rid.RID]int, err error)
+	Enqueue(q Queue, peers []rid.RID, row QueueRow, limits QueueLimits) (dropped map[rid.RID]Drops, err error)
 	// DeleteQueueRows removes rows of one peer; a missing one is no error.
 	DeleteQueueRows(q Queue, peer rid.RID, seqs ...uint64) error
 	// DropQueue removes all rows and marks of a peer in q.

@@ -260,7 +260,7 @@ func (t *tx) stats(queue byte, p peerState) (store.QueueStats, error) {
 }
 
 // Enqueue implements store.Writer.
-func (t *tx) Enqueue(q store.Queue, peers []rid.RID, event store.QueueRow, limits store.QueueLimits) (map[rid.RID]int, error) {
+func (t *tx) Enqueue(q store.Queue, peers []rid.RID, event store.QueueRow, limits store.QueueLimits) (map[rid.RID]store.Drops, error) {
 	size := len(event.Event)
 	tooLarge := limits.Bytes > 0 && int64(size) > limits.Bytes
 	if event.RID.Type() == "" {
@@ -278,14 +278,14 @@ func (t *tx) Enqueue(q store.Queue, peers []rid.RID, event store.QueueRow, limit
 		return nil, nil
 	}
 	if tooLarge { // it would drive out everything else and still not fit
-		dropped := make(map[rid.RID]int, len(keys))
+		dropped := make(map[rid.RID]store.Drops, len(keys))
 		for peer, key := range keys {
 			p, err := t.ownPeer(key)
 			if err != nil {
 				return nil, err
 			}
+			dropped[peer] = store.Drops{TooLarge: 1, Marked: !p.resync}
 			p.resync = true
-			dropped[peer] = 1
 		}
 		return dropped, nil
 	}
@@ -306,7 +306,7 @@ func (t *tx) Enqueue(q store.Queue, peers []rid.RID, event store.QueueRow, limit
 	if err := t.put(bucketRefs, body, encodeCount(body, uint64(len(keys)))); err != nil {
 		return nil, err
 	}
-	var dropped map[rid.RID]int
+	var dropped map[rid.RID]store.Drops
 	r := row{size: size, rid: digestOf(event.RID)}
 	for _, peer := range peers { // in the order given, so that files come out alike
 		key := keys[peer]
@@ -314,48 +314,47 @@ func (t *tx) Enqueue(q store.Queue, peers []rid.RID, event store.QueueRow, limit
 			continue // given twice
 		}
 		delete(keys, peer)
-		n, err := t.enqueueFor(key, seq, r, limits)
+		lost, err := t.enqueueFor(key, seq, r, limits)
 		if err != nil {
 			return nil, err
 		}
-		if n > 0 {
+		if lost != (store.Drops{}) {
 			if dropped == nil {
-				dropped = make(map[rid.RID]int)
+				dropped = make(map[rid.RID]store.Drops)
 			}
-			dropped[peer] = n
+			dropped[peer] = lost
 		}
 	}
 	return dropped, nil
 }
 
 // enqueueFor adds the row for one peer and brings the peer back within limits.
-// It returns the number of rows dropped.
-func (t *tx) enqueueFor(key []byte, seq uint64, r row, limits store.QueueLimits) (int, error) {
+// It returns what was dropped.
+func (t *tx) enqueueFor(key []byte, seq uint64, r row, limits store.QueueLimits) (dropped store.Drops, err error) {
 	p, err := t.ownPeer(key)
 	if err != nil {
-		return 0, err
+		return dropped, err
 	}
 	l := laneOf(key[0], p.id)
 	rowKey, latestKey := l.row(seq), l.latest(r.rid)
 	former, err := t.count(bucketLatest, latestKey)
 	if err != nil {
-		return 0, err
+		return dropped, err
 	}
 	if former != 0 {
 		if err := t.put(bucketSuperseded, l.row(former), []byte{}); err != nil {
-			return 0, err
+			return dropped, err
 		}
 	}
 	if err := t.put(bucketLatest, latestKey, encodeCount(latestKey, seq)); err != nil {
-		return 0, err
+		return dropped, err
 	}
 	if err := t.put(bucketRows, rowKey, encodeRow(rowKey, r)); err != nil {
-		return 0, err
+		return dropped, err
 	}
 	p.rows++
 	p.bytes += uint64(r.size)
 
-	dropped := 0
 	for exceeds(*p, limits) {
 		victim, superseded, err := t.victim(l)
 		if err != nil {
@@ -368,10 +367,13 @@ func (t *tx) enqueueFor(key []byte, seq uint64, r row, limits store.QueueLimits)
 		if !found {
 			return dropped, damaged("peers", key, fmt.Errorf("it counts rows that are not there"))
 		}
-		if !superseded {
-			p.resync = true
+		if superseded {
+			dropped.Superseded++
+			continue
 		}
-		dropped++
+		dropped.Oldest++
+		dropped.Marked = dropped.Marked || !p.resync
+		p.resync = true
 	}
 	return dropped, nil
 }

@@ -29,9 +29,9 @@ var queueTests = []namedTest{
 }
 
 // enqueue adds an event about note(n) and returns what was dropped.
-func (e *env) enqueue(q store.Queue, n int, event string, limits store.QueueLimits, peers ...rid.RID) map[rid.RID]int {
+func (e *env) enqueue(q store.Queue, n int, event string, limits store.QueueLimits, peers ...rid.RID) map[rid.RID]store.Drops {
 	e.Helper()
-	var dropped map[rid.RID]int
+	var dropped map[rid.RID]store.Drops
 	e.update(func(w store.Writer) (err error) {
 		dropped, err = w.Enqueue(q, peers, store.QueueRow{Seq: 99, Peer: peerC, RID: note(n), Event: []byte(event), Queued: when(n)}, limits)
 		return err
@@ -197,7 +197,7 @@ func testQueueSuperseded(e *env) {
 	e.enqueue(store.Outbox, 1, "1b", limits, peerA)
 	e.enqueue(store.Outbox, 2, "2b", limits, peerA)
 	e.wantEvents(store.Outbox, peerA, "1a", "2a", "1b", "2b") // within the bound nothing goes
-	if dropped := e.enqueue(store.Outbox, 3, "3a", limits, peerA, peerB); len(dropped) != 1 || dropped[peerA] != 1 {
+	if dropped := e.enqueue(store.Outbox, 3, "3a", limits, peerA, peerB); len(dropped) != 1 || dropped[peerA] != (store.Drops{Superseded: 1}) {
 		e.Errorf("dropped: %v", dropped)
 	}
 	e.wantEvents(store.Outbox, peerA, "2a", "1b", "2b", "3a")
@@ -238,8 +238,8 @@ func testQueueBound(e *env) {
 		e.enqueue(store.PollQueue, n, fmt.Sprint(n), limits, peerA, peerB)
 	}
 	e.update(func(w store.Writer) error { return w.DropQueue(store.PollQueue, peerB) })
-	if dropped := e.enqueue(store.PollQueue, 3, "3", limits, peerA, peerB); len(dropped) != 1 || dropped[peerA] != 1 {
-		e.Errorf("dropped: %v", dropped)
+	if dropped := e.enqueue(store.PollQueue, 3, "3", limits, peerA, peerB); len(dropped) != 1 || dropped[peerA] != (store.Drops{Oldest: 1, Marked: true}) {
+		e.Errorf("dropped: %+v", dropped)
 	}
 	e.wantEvents(store.PollQueue, peerA, "1", "2", "3")
 	if s := e.stats(store.PollQueue, peerA); !s.ResyncNeeded || s.Rows != 3 {
@@ -248,9 +248,9 @@ func testQueueBound(e *env) {
 	if s := e.stats(store.PollQueue, peerB); s.ResyncNeeded || s.Rows != 1 {
 		e.Errorf("figures of the other: %+v", s)
 	}
-	// A bound that has come down takes more than one.
-	if dropped := e.enqueue(store.PollQueue, 4, "4", store.QueueLimits{Rows: 1}, peerA); dropped[peerA] != 3 {
-		e.Errorf("dropped: %v", dropped)
+	// A bound that has come down takes more than one; the mark stood already.
+	if dropped := e.enqueue(store.PollQueue, 4, "4", store.QueueLimits{Rows: 1}, peerA); dropped[peerA] != (store.Drops{Oldest: 3}) {
+		e.Errorf("dropped: %+v", dropped)
 	}
 	e.wantEvents(store.PollQueue, peerA, "4")
 	e.check()
@@ -275,8 +275,13 @@ func testQueueBytes(e *env) {
 func testQueueTooLarge(e *env) {
 	limits := store.QueueLimits{Bytes: 10}
 	e.enqueue(store.Outbox, 1, "aaaa", limits, peerA)
-	if dropped := e.enqueue(store.Outbox, 2, "bbbbbbbbbbb", limits, peerA, peerB); dropped[peerA] != 1 || dropped[peerB] != 1 {
-		e.Errorf("dropped: %v", dropped)
+	large := store.Drops{TooLarge: 1, Marked: true}
+	if dropped := e.enqueue(store.Outbox, 2, "bbbbbbbbbbb", limits, peerA, peerB); dropped[peerA] != large || dropped[peerB] != large {
+		e.Errorf("dropped: %+v", dropped)
+	}
+	large.Marked = false
+	if dropped := e.enqueue(store.Outbox, 2, "bbbbbbbbbbb", limits, peerA); dropped[peerA] != large {
+		e.Errorf("dropped again: %+v", dropped)
 	}
 	e.wantEvents(store.Outbox, peerA, "aaaa") // and drives nothing out
 	for _, peer := range []rid.RID{peerA, peerB} {
@@ -411,9 +416,8 @@ func testQueueModel(e *env) {
 	peers := []rid.RID{peerA, peerB, peerC}
 	model := map[rid.RID]*queue{peerA: {}, peerB: {}, peerC: {}}
 	limits := store.QueueLimits{Rows: 6, Bytes: 40}
-	add := func(q *queue, added row) int {
+	add := func(q *queue, added row) (dropped store.Drops) {
 		q.rows = append(q.rows, added)
-		dropped := 0
 		for {
 			total := 0
 			for _, r := range q.rows {
@@ -431,11 +435,14 @@ func testQueueModel(e *env) {
 				}
 				return q.rows[last] != r
 			})
-			if victim < 0 {
+			if victim >= 0 {
+				dropped.Superseded++
+			} else {
+				dropped.Oldest++
+				dropped.Marked = dropped.Marked || !q.resync
 				victim, q.resync = 0, true
 			}
 			q.rows = slices.Delete(q.rows, victim, victim+1)
-			dropped++
 		}
 	}
 	for step := range 400 {
@@ -444,16 +451,16 @@ func testQueueModel(e *env) {
 		case op < 6:
 			to := peers[:1+rng.IntN(3)]
 			r := row{note(rng.IntN(4)), fmt.Sprintf("%d:%0*d", step, rng.IntN(14), 0)}
-			want := make(map[rid.RID]int)
+			want := make(map[rid.RID]store.Drops)
 			for _, p := range to {
-				if n := add(model[p], r); n > 0 {
+				if n := add(model[p], r); n != (store.Drops{}) {
 					want[p] = n
 				}
 			}
 			e.update(func(w store.Writer) error {
 				got, err := w.Enqueue(store.Outbox, to, store.QueueRow{RID: r.rid, Event: []byte(r.event)}, limits)
 				if fmt.Sprint(got) != fmt.Sprint(want) {
-					e.Errorf("step %d: dropped %v, want %v", step, got, want)
+					e.Errorf("step %d: dropped %+v, want %+v", step, got, want)
 				}
 				return err
 			})

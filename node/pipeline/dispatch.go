@@ -40,10 +40,13 @@ const (
 type lane struct {
 	rows     []row
 	busy     bool
-	parked   bool // waits for retryAt, or for a node to become known
 	attempts int
-	retryAt  time.Time
-	awaits   rid.RID // the node whose introduction ends the wait, or ""
+
+	// A parked lane waits for retryAt, or for the node it awaits to become known.
+	parked  bool
+	retryAt time.Time
+	awaits  rid.RID
+	index   int // in parking.byTime
 }
 
 // result is what a worker reports about a lane's first row.
@@ -64,7 +67,7 @@ type result struct {
 type dispatcher struct {
 	p       *Processor
 	lanes   map[rid.RID]*lane
-	parked  map[rid.RID]*lane // those of lanes that wait to be tried again
+	parked  parking // those of lanes that wait to be tried again
 	ready   [kinds][]rid.RID
 	running [kinds]int
 	skip    map[uint64]bool // final rows carried through before they were loaded
@@ -81,7 +84,7 @@ type dispatcher struct {
 // It fails when the store can be read or written no more.
 func (p *Processor) Run(ctx context.Context) error {
 	d := &dispatcher{
-		p: p, lanes: map[rid.RID]*lane{}, parked: map[rid.RID]*lane{}, skip: map[uint64]bool{}, more: true,
+		p: p, lanes: map[rid.RID]*lane{}, parked: parking{byNode: map[rid.RID]map[*lane]bool{}}, skip: map[uint64]bool{}, more: true,
 		results: make(chan result, kinds*p.cfg.Workers),
 	}
 	defer close(p.stopped)
@@ -118,7 +121,7 @@ func (p *Processor) Run(ctx context.Context) error {
 			}
 			d.flushes = nil
 		}
-		timer.Reset(min(release, d.untilRetry()))
+		timer.Reset(min(release, d.parked.untilFirst(time.Now())))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -130,7 +133,7 @@ func (p *Processor) Run(ctx context.Context) error {
 				return r.fatal
 			}
 		case <-timer.C:
-			d.unpark(func(l *lane) bool { return !l.retryAt.After(time.Now()) })
+			d.resume(d.parked.due(time.Now()))
 		}
 	}
 }
@@ -216,14 +219,13 @@ func (d *dispatcher) finish(r result) {
 	d.running[r.kind]--
 	if r.newNode {
 		// What waited for this introduction may go on at once.
-		d.unpark(func(l *lane) bool { return l.awaits == r.rid })
+		d.resume(d.parked.awaiting(r.rid))
 	}
 	l := d.lanes[r.rid]
 	l.busy = false
 	if r.retry {
-		l.attempts, l.awaits = r.attempts, r.awaits
-		l.parked, l.retryAt = true, time.Now().Add(r.after)
-		d.parked[r.rid] = l
+		l.attempts = r.attempts
+		d.parked.add(l, time.Now().Add(r.after), r.awaits)
 		return
 	}
 	d.remove(l, 0)
@@ -263,22 +265,10 @@ func (d *dispatcher) remove(l *lane, i int) {
 	l.rows = append(l.rows[:i], l.rows[i+1:]...)
 }
 
-func (d *dispatcher) unpark(which func(*lane) bool) {
-	for r, l := range d.parked {
-		if which(l) {
-			l.parked = false
-			delete(d.parked, r)
-			d.enqueue(l)
-		}
+func (d *dispatcher) resume(lanes []*lane) {
+	for _, l := range lanes {
+		d.enqueue(l)
 	}
-}
-
-func (d *dispatcher) untilRetry() time.Duration {
-	next := time.Hour
-	for _, l := range d.parked {
-		next = min(next, time.Until(l.retryAt))
-	}
-	return max(next, 0)
 }
 
 // drain waits for the workers; what they report no longer matters.

@@ -26,8 +26,8 @@ var (
 	ErrClosed = errors.New("store closed")
 )
 
-// Info is the store's sentinel: written when the store is made, checked at
-// every open, never changed.
+// Info is the store's sentinel: written when the store is made and checked at
+// every open. Nothing of it changes but the format, which an engine may raise.
 type Info struct {
 	ID      string    `json:"id"`      // random; another ID is another store
 	Format  int       `json:"format"`  // layout version

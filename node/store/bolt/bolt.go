@@ -22,8 +22,9 @@ import (
 	"github.com/koi-net/koi-operator/node/store"
 )
 
-// Format is the layout version this package reads and writes.
-const Format = 1
+// Format is the layout version this package writes. Stores of format 1 are
+// brought over to it when they are opened.
+const Format = 2
 
 // Bounds and their defaults.
 const (
@@ -273,8 +274,8 @@ func open(o Options) (*Store, error) {
 		closing: make(chan struct{}),
 	}
 	// Between the two locks another process may have had the file.
-	older := false
-	if s.info, older, err = s.readInfo(); err == nil && s.info != info {
+	var missing []bucket
+	if s.info, missing, err = s.readInfo(); err == nil && s.info != info {
 		err = fmt.Errorf("%w: %s was replaced while it was opened; try again", store.ErrForeign, o.Path)
 	}
 	if err != nil {
@@ -283,31 +284,37 @@ func open(o Options) (*Store, error) {
 	removeUnfinished(o.Path)
 	s.writer.Add(1)
 	go s.write(nil)
-	if older {
-		if err := s.addBuckets(); err != nil {
-			return nil, errors.Join(err, s.Close())
-		}
+	if err := s.bringUpToDate(missing); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-// addBuckets gives an older store the buckets that came later. They are small
-// enough to lie in the page that lists them, and the commit finds its pages among
-// those the last one let go, so that even a full store can be opened.
-func (s *Store) addBuckets() error {
-	err := s.Update(context.Background(), func(w store.Writer) error {
-		t := w.(*tx)
-		for _, id := range laterBuckets {
-			if err := t.createBucket(id); err != nil {
-				return err
+// bringUpToDate gives a store the buckets that came later than it was made, and
+// this format. Empty buckets are small enough to lie in the page that lists them,
+// and the commit finds its pages among those the last one let go, so that even a
+// full store can be opened.
+func (s *Store) bringUpToDate(missing []bucket) error {
+	if len(missing) > 0 {
+		err := s.Update(context.Background(), func(w store.Writer) error {
+			t := w.(*tx)
+			for _, id := range missing {
+				if err := t.createBucket(id); err != nil {
+					return err
+				}
 			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("bring the store %s up to date: %w", s.path, err)
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("bring the store %s up to date: %w", s.path, err)
 	}
-	s.options.Logger.Info("store brought up to date", "path", s.path, "store", s.info.ID)
+	if s.info.Format < Format {
+		return s.upgrade(context.Background())
+	}
+	if len(missing) > 0 {
+		s.options.Logger.Info("store brought up to date", "path", s.path, "store", s.info.ID)
+	}
 	return nil
 }
 
@@ -397,8 +404,8 @@ func look(o Options) (info store.Info, err error) {
 	if info, err = decodeInfo(o.Path, sentinel); err != nil {
 		return store.Info{}, err
 	}
-	if info.Format != Format {
-		return store.Info{}, fmt.Errorf("%w: %s has format %d, this program reads format %d; use the program that wrote it", store.ErrForeign, o.Path, info.Format, Format)
+	if info.Format < 1 || info.Format > Format {
+		return store.Info{}, fmt.Errorf("%w: %s has format %d, this program reads formats up to %d; use the program that wrote it", store.ErrForeign, o.Path, info.Format, Format)
 	}
 	if o.NodeRID != "" && info.NodeRID != o.NodeRID {
 		return store.Info{}, fmt.Errorf("%w: %s is the store of %s, this node is %s; give it its own data directory or its former identity", store.ErrForeign, o.Path, info.NodeRID, o.NodeRID)
@@ -424,42 +431,68 @@ func decodeInfo(path string, sentinel []byte) (store.Info, error) {
 }
 
 // readInfo reads the sentinel through bbolt and sees that all buckets are there.
-// older: those that came later are not, and never were.
-func (s *Store) readInfo() (info store.Info, older bool, err error) {
+// missing are those that came later than the store was made.
+func (s *Store) readInfo() (info store.Info, missing []bucket, err error) {
 	defer guard(&err, s.path)
 	err = s.db.View(func(btx *bbolt.Tx) error {
 		t := &tx{shared: newShared(btx, s.options.Clock)}
-		if older, err = t.older(); err != nil {
+		v, err := t.get(bucketSentinel, keyInfo)
+		if err == nil {
+			info, err = decodeInfo(s.path, v)
+		}
+		if err == nil {
+			missing, err = t.missing(info.Format)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w; %s", s.path, err, remedy)
 		}
-		for id := range bucketCount {
-			if older && slices.Contains(laterBuckets, id) {
-				continue
-			}
-			if _, err := t.bucket(id); err != nil {
-				return fmt.Errorf("%s: %w; %s", s.path, err, remedy)
-			}
-		}
-		v, err := t.get(bucketSentinel, keyInfo)
-		if err != nil {
-			return err
-		}
-		info, err = decodeInfo(s.path, v)
-		return err
+		return nil
 	})
-	return info, older, err
+	return info, missing, err
 }
 
-// older reports whether the store was made before there was a replay memory:
-// nothing of one is there, its counter neither.
-func (t *tx) older() (bool, error) {
-	for _, id := range laterBuckets {
-		if t.btx.Bucket([]byte(bucketNames[id])) != nil {
-			return false, nil
+// missing returns the buckets that a store made earlier lacks: there was no replay
+// memory at first, and format 1 kept bundles in others. Each of these groups is
+// there as a whole, or not at all; any other bucket that is not there is damage.
+func (t *tx) missing(format int) ([]bucket, error) {
+	var absent []bucket
+	for id := range bucketCount {
+		if t.btx.Bucket([]byte(bucketNames[id])) == nil {
+			absent = append(absent, id)
 		}
 	}
-	counter, err := t.get(bucketCounters, keyReplay)
-	return err == nil && counter == nil, err
+	later := make(map[bucket]bool)
+	if counter, err := t.get(bucketCounters, keyReplay); err != nil {
+		return nil, err
+	} else if counter == nil && contains(absent, replayBuckets) {
+		mark(later, replayBuckets)
+	}
+	if format == 1 {
+		for _, name := range []string{bundles1, manifests1} {
+			if t.btx.Bucket([]byte(name)) == nil {
+				return nil, fmt.Errorf("%w: bucket %s is missing", store.ErrDamaged, name)
+			}
+		}
+		if contains(absent, bundleBuckets) {
+			mark(later, bundleBuckets)
+		}
+	}
+	for _, id := range absent {
+		if !later[id] {
+			return nil, fmt.Errorf("%w: bucket %s is missing", store.ErrDamaged, id)
+		}
+	}
+	return absent, nil
+}
+
+func contains(all, some []bucket) bool {
+	return !slices.ContainsFunc(some, func(id bucket) bool { return !slices.Contains(all, id) })
+}
+
+func mark(set map[bucket]bool, ids []bucket) {
+	for _, id := range ids {
+		set[id] = true
+	}
 }
 
 // Info implements store.Store.

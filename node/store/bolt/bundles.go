@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -13,35 +14,75 @@ import (
 
 // Bundle implements store.Reader.
 func (t *tx) Bundle(r rid.RID) (store.Record, error) {
-	key, v, err := t.lookup(bucketBundles, r)
+	key, v, err := t.lookup(r)
 	if err != nil {
 		return store.Record{}, err
 	}
-	rec, err := decodeRecord(r, key, v)
+	return t.record(r, key, v)
+}
+
+// record puts an entry of the index and its contents together.
+func (t *tx) record(r rid.RID, key, value []byte) (store.Record, error) {
+	e, err := decodeIndexed(r, key, value)
 	if err != nil {
 		return store.Record{}, damagedBundle(r, err)
+	}
+	contents, err := t.contents(r, e)
+	if err != nil {
+		return store.Record{}, err
+	}
+	rec := store.Record{Bundle: protocol.Bundle{Manifest: e.manifest}, Source: e.source, Stored: e.stored}
+	if len(contents) > 0 {
+		rec.Bundle.Contents = bytes.Clone(contents)
 	}
 	return rec, nil
 }
 
+// contents returns what an entry of the index speaks of; it aliases the
+// transaction's memory.
+func (t *tx) contents(r rid.RID, e indexed) ([]byte, error) {
+	key := seqKey(e.seq)
+	v, err := t.get(bucketContents, key)
+	if err != nil {
+		return nil, err
+	}
+	if v == nil {
+		return nil, damagedBundle(r, errMissing)
+	}
+	of, contents, err := decodeContents(key, v)
+	switch {
+	case err != nil:
+		return nil, damagedBundle(r, err)
+	case string(of) != string(r), uint64(len(contents)) != e.size:
+		return nil, damagedBundle(r, errOther)
+	}
+	return contents, nil
+}
+
+var (
+	errMissing = errors.New("its contents are missing")
+	errOther   = errors.New("its contents are another's")
+)
+
 // Manifest implements store.Reader.
 func (t *tx) Manifest(r rid.RID) (protocol.Manifest, error) {
-	key, v, err := t.lookup(bucketManifests, r)
+	key, v, err := t.lookup(r)
 	if err != nil {
 		return protocol.Manifest{}, err
 	}
-	m, err := decodeManifest(r, key, v)
+	e, err := decodeIndexed(r, key, v)
 	if err != nil {
 		return protocol.Manifest{}, damagedBundle(r, err)
 	}
-	return m, nil
+	return e.manifest, nil
 }
 
-func (t *tx) lookup(id bucket, r rid.RID) (key, v []byte, err error) {
+// lookup finds the entry of r in the index.
+func (t *tx) lookup(r rid.RID) (key, v []byte, err error) {
 	if key, err = bundleKey(r); err != nil {
 		return nil, nil, err
 	}
-	if v, err = t.get(id, key); err != nil {
+	if v, err = t.get(bucketIndex, key); err != nil {
 		return nil, nil, err
 	}
 	if v == nil {
@@ -54,7 +95,7 @@ func (t *tx) lookup(id bucket, r rid.RID) (key, v []byte, err error) {
 func (t *tx) RIDs(types []rid.Type, after rid.RID) iter.Seq2[rid.RID, error] {
 	return func(yield func(rid.RID, error) bool) {
 		stopped := false
-		err := t.scanTypes(bucketManifests, types, after, func(r rid.RID, _, _ []byte) (bool, error) {
+		err := t.scanTypes(types, after, func(r rid.RID, _, _ []byte) (bool, error) {
 			stopped = !yield(r, nil)
 			return !stopped, nil
 		})
@@ -68,10 +109,10 @@ func (t *tx) RIDs(types []rid.Type, after rid.RID) iter.Seq2[rid.RID, error] {
 func (t *tx) Records(types []rid.Type, after rid.RID) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
 		stopped := false
-		err := t.scanTypes(bucketBundles, types, after, func(r rid.RID, k, v []byte) (bool, error) {
-			rec, err := decodeRecord(r, k, v)
+		err := t.scanTypes(types, after, func(r rid.RID, k, v []byte) (bool, error) {
+			rec, err := t.record(r, k, v)
 			if err != nil {
-				return false, damagedBundle(r, err)
+				return false, err
 			}
 			stopped = !yield(rec, nil)
 			return !stopped, nil
@@ -82,8 +123,8 @@ func (t *tx) Records(types []rid.Type, after rid.RID) iter.Seq2[store.Record, er
 	}
 }
 
-// scanTypes runs through the keys of the types, in order, after the RID after.
-func (t *tx) scanTypes(id bucket, types []rid.Type, after rid.RID, fn func(r rid.RID, k, v []byte) (bool, error)) error {
+// scanTypes runs through the index of the types, in order, after the RID after.
+func (t *tx) scanTypes(types []rid.Type, after rid.RID, fn func(r rid.RID, k, v []byte) (bool, error)) error {
 	var afterKey []byte
 	if after != "" {
 		var err error
@@ -110,10 +151,10 @@ func (t *tx) scanTypes(id bucket, types []rid.Type, after rid.RID, fn func(r rid
 		}
 		var failed error
 		stopped := false
-		err := t.scan(id, prefix, from, func(k, v []byte) bool {
+		err := t.scan(bucketIndex, prefix, from, func(k, v []byte) bool {
 			r, err := ridOfKey(k)
 			if err != nil {
-				failed = damaged(bucketNames[id], k, err)
+				failed = damaged("index", k, err)
 				return false
 			}
 			more, err := fn(r, k, v)
@@ -159,7 +200,8 @@ func (t *tx) Types() (map[rid.Type]int, error) {
 	return types, nil
 }
 
-// PutBundle implements store.Writer.
+// PutBundle implements store.Writer. The contents of a RID keep their number, and
+// so their place, for as long as it is held.
 func (t *tx) PutBundle(rec store.Record) error {
 	r := rec.Bundle.Manifest.RID
 	key, err := bundleKey(r)
@@ -169,23 +211,62 @@ func (t *tx) PutBundle(rec store.Record) error {
 	if rec.Stored.IsZero() {
 		rec.Stored = t.clock()
 	}
-	value := encodeRecord(key, rec)
-	if err := t.needRoom(len(value) + 2*len(key)); err != nil {
+	if err := t.needRoom(len(rec.Bundle.Contents) + len(rec.Source) + 3*len(key) + 128); err != nil {
 		return err
 	}
-	known, err := t.get(bucketManifests, key)
+	seq, known, err := t.number(r, key)
 	if err != nil {
 		return err
 	}
-	if known == nil {
+	if !known {
 		if err := t.countType(r.Type(), 1); err != nil {
 			return err
 		}
 	}
-	if err := t.put(bucketManifests, key, encodeManifest(key, rec.Bundle.Manifest)); err != nil {
+	return t.putRecord(r, key, rec, seq)
+}
+
+// putRecord writes a record with its contents under seq, or a new number for 0.
+func (t *tx) putRecord(r rid.RID, key []byte, rec store.Record, seq uint64) (err error) {
+	if seq == 0 {
+		if seq, err = t.nextSequence(bucketContents); err != nil {
+			return err
+		}
+	}
+	n := seqKey(seq)
+	if err := t.put(bucketContents, n, encodeContents(n, r, rec.Bundle.Contents)); err != nil {
 		return err
 	}
-	return t.put(bucketBundles, key, value)
+	return t.put(bucketIndex, key, encodeIndexed(key, indexed{
+		manifest: rec.Bundle.Manifest, source: rec.Source, stored: rec.Stored,
+		seq: seq, size: uint64(len(rec.Bundle.Contents)),
+	}))
+}
+
+// number returns under which number the contents of r lie, 0 if there are none.
+// known: the index has an entry of r.
+func (t *tx) number(r rid.RID, key []byte) (seq uint64, known bool, err error) {
+	v, err := t.get(bucketIndex, key)
+	if err != nil || v == nil {
+		return 0, false, err
+	}
+	if e, err := decodeIndexed(r, key, v); err == nil {
+		return e.seq, true, nil
+	}
+	// The entry is damaged, and is about to be replaced: its contents must not
+	// be left behind.
+	var failed error
+	err = t.scan(bucketContents, nil, nil, func(k, v []byte) bool {
+		if of, _, err := decodeContents(k, v); err == nil && string(of) == string(r) {
+			seq, failed = seqOf(k)
+			return false
+		}
+		return true
+	})
+	if failed != nil {
+		err = failed
+	}
+	return seq, true, err
 }
 
 // DeleteBundle implements store.Writer.
@@ -194,20 +275,17 @@ func (t *tx) DeleteBundle(r rid.RID) error {
 	if err != nil {
 		return err
 	}
-	known, err := t.get(bucketManifests, key)
-	if err != nil {
+	seq, known, err := t.number(r, key)
+	if err != nil || !known {
 		return err
-	}
-	if known == nil {
-		return nil
 	}
 	if err := t.countType(r.Type(), -1); err != nil {
 		return err
 	}
-	if err := t.delete(bucketManifests, key); err != nil {
+	if err := t.delete(bucketIndex, key); err != nil || seq == 0 {
 		return err
 	}
-	return t.delete(bucketBundles, key)
+	return t.delete(bucketContents, seqKey(seq))
 }
 
 func (t *tx) countType(typ rid.Type, by int) error {

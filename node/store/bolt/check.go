@@ -92,42 +92,40 @@ func (c *checker) each(id bucket, prefix []byte, fn func(k, v []byte) error) err
 }
 
 func (c *checker) bundles() error {
-	err := c.each(bucketBundles, nil, func(k, v []byte) error {
+	entries := 0
+	err := c.each(bucketIndex, nil, func(k, v []byte) error {
 		r, err := ridOfKey(k)
 		if err != nil {
 			return err
 		}
-		rec, err := decodeRecord(r, k, v)
-		if err != nil {
-			return damagedBundle(r, err)
-		}
-		m, err := c.Manifest(r)
-		if errors.Is(err, store.ErrNotFound) {
-			return damagedBundle(r, errors.New("it is not in the index"))
-		}
-		if err != nil {
-			return err
-		}
-		if m.SHA256Hash != rec.Bundle.Manifest.SHA256Hash || m.Timestamp.String() != rec.Bundle.Manifest.Timestamp.String() {
-			return damagedBundle(r, errors.New("the index has another manifest"))
-		}
-		return nil
+		entries++
+		_, err = c.record(r, k, v)
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	return c.each(bucketManifests, nil, func(k, _ []byte) error {
-		v, err := c.get(bucketBundles, k)
-		if err == nil && v == nil {
-			err = errors.New("there is no bundle to it")
+	// Each entry has contents that name its RID, so as many contents are no more
+	// than those.
+	contents := 0
+	err = c.each(bucketContents, nil, func(k, v []byte) error {
+		contents++
+		r, _, err := decodeContents(k, v)
+		if err != nil {
+			return err
 		}
+		_, _, err = c.lookup(rid.RID(r))
 		return err
 	})
+	if err == nil && contents != entries {
+		err = fmt.Errorf("%w: %d contents for %d bundles", store.ErrDamaged, contents, entries)
+	}
+	return err
 }
 
 func (c *checker) types() error {
 	counted := make(map[rid.Type]int)
-	err := c.each(bucketManifests, nil, func(k, _ []byte) error {
+	err := c.each(bucketIndex, nil, func(k, _ []byte) error {
 		r, err := ridOfKey(k)
 		counted[r.Type()]++
 		return err

@@ -260,53 +260,66 @@ func (d *decoder) manifest(r rid.RID) (protocol.Manifest, error) {
 	return protocol.Manifest{RID: r, Timestamp: t, SHA256Hash: sum}, nil
 }
 
-// encodeRecord seals a bundle's record: manifest, source, stored time, contents.
-func encodeRecord(key []byte, rec store.Record) []byte {
-	size := sealOverhead + len(rec.Bundle.Contents) + len(rec.Source) + len(rec.Bundle.Manifest.SHA256Hash) + 64
-	v := beginSeal(make([]byte, 0, size))
-	v = appendManifest(v, rec.Bundle.Manifest)
-	v = appendText(v, rec.Source)
-	v = appendTime(v, rec.Stored)
-	v = append(v, rec.Bundle.Contents...)
+// A bundle is two records. Its entry in the index, under the RID's key, holds all
+// but the contents; those lie under a number of their own. RIDs come in any
+// order, numbers only grow: so that new contents fill page after page, and what
+// is written at random places is small.
+
+// indexed is an entry of the index.
+type indexed struct {
+	manifest protocol.Manifest
+	source   string
+	stored   time.Time
+	seq      uint64 // the number of the contents
+	size     uint64 // their length
+}
+
+func encodeIndexed(key []byte, e indexed) []byte {
+	v := beginSeal(make([]byte, 0, sealOverhead+len(e.source)+len(e.manifest.SHA256Hash)+96))
+	v = appendManifest(v, e.manifest)
+	v = appendText(v, e.source)
+	v = appendTime(v, e.stored)
+	v = binary.AppendUvarint(v, e.seq)
+	v = binary.AppendUvarint(v, e.size)
 	return endSeal(key, v)
 }
 
-// decodeRecord is the inverse of encodeRecord; what it returns is copied.
-func decodeRecord(r rid.RID, key, value []byte) (store.Record, error) {
+func decodeIndexed(r rid.RID, key, value []byte) (indexed, error) {
 	payload, err := unseal(key, value)
 	if err != nil {
-		return store.Record{}, err
+		return indexed{}, err
+	}
+	var e indexed
+	d := decoder{rest: payload}
+	if e.manifest, err = d.manifest(r); err != nil {
+		return indexed{}, err
+	}
+	e.source = d.text()
+	e.stored = d.time()
+	e.seq = d.uvarint()
+	e.size = d.uvarint()
+	return e, d.end()
+}
+
+// encodeContents seals a bundle's contents, with the RID they belong to.
+func encodeContents(key []byte, r rid.RID, contents []byte) []byte {
+	v := beginSeal(make([]byte, 0, sealOverhead+len(r)+len(contents)+4))
+	v = appendText(v, string(r))
+	return endSeal(key, append(v, contents...))
+}
+
+// decodeContents is the inverse of encodeContents; what it returns aliases value.
+func decodeContents(key, value []byte) (r, contents []byte, err error) {
+	payload, err := unseal(key, value)
+	if err != nil {
+		return nil, nil, err
 	}
 	d := decoder{rest: payload}
-	m, err := d.manifest(r)
-	if err != nil {
-		return store.Record{}, err
-	}
-	rec := store.Record{Bundle: protocol.Bundle{Manifest: m}}
-	rec.Source = d.text()
-	rec.Stored = d.time()
+	r = d.take(d.uvarint())
 	if d.bad {
-		return store.Record{}, errFields
+		return nil, nil, errFields
 	}
-	rec.Bundle.Contents = d.copyRest()
-	return rec, nil
-}
-
-func encodeManifest(key []byte, m protocol.Manifest) []byte {
-	return endSeal(key, appendManifest(beginSeal(make([]byte, 0, 96)), m))
-}
-
-func decodeManifest(r rid.RID, key, value []byte) (protocol.Manifest, error) {
-	payload, err := unseal(key, value)
-	if err != nil {
-		return protocol.Manifest{}, err
-	}
-	d := decoder{rest: payload}
-	m, err := d.manifest(r)
-	if err != nil {
-		return protocol.Manifest{}, err
-	}
-	return m, d.end()
+	return r, d.rest, nil
 }
 
 // encodeItem seals a RID, a time and bytes: an inbox row, or an event's body.

@@ -40,37 +40,54 @@ func sampleRecord() ([]byte, store.Record) {
 // Every single flipped bit of a record, and every lost byte, is noticed.
 func TestRecordDamageIsNoticed(t *testing.T) {
 	key, rec := sampleRecord()
-	value := encodeRecord(key, rec)
-	if got, err := decodeRecord(rec.Bundle.Manifest.RID, key, value); err != nil || !sameRecords(got, rec) {
-		t.Fatalf("decodeRecord = %+v, %v", got, err)
+	r := rec.Bundle.Manifest.RID
+	number := seqKey(7)
+	entry := encodeIndexed(key, sampleEntry(rec))
+	contents := encodeContents(number, r, rec.Bundle.Contents)
+	if got, err := decodeIndexed(r, key, entry); err != nil || !sameEntries(got, sampleEntry(rec)) {
+		t.Fatalf("decodeIndexed = %+v, %v", got, err)
 	}
-	for i := range len(value) * 8 {
-		bad := bytes.Clone(value)
-		bad[i/8] ^= 1 << (i % 8)
-		if _, err := decodeRecord(rec.Bundle.Manifest.RID, key, bad); err == nil {
-			t.Fatalf("bit %d flipped, nothing noticed", i)
+	if of, got, err := decodeContents(number, contents); err != nil || string(of) != string(r) || string(got) != string(rec.Bundle.Contents) {
+		t.Fatalf("decodeContents = %q, %q, %v", of, got, err)
+	}
+	for name, c := range map[string]struct {
+		key, value []byte
+		decode     func(key, value []byte) error
+	}{
+		"entry":    {key, entry, func(key, value []byte) error { _, err := decodeIndexed(r, key, value); return err }},
+		"contents": {number, contents, func(key, value []byte) error { _, _, err := decodeContents(key, value); return err }},
+	} {
+		for i := range len(c.value) * 8 {
+			bad := bytes.Clone(c.value)
+			bad[i/8] ^= 1 << (i % 8)
+			if c.decode(c.key, bad) == nil {
+				t.Fatalf("%s: bit %d flipped, nothing noticed", name, i)
+			}
 		}
-	}
-	for n := range value {
-		if _, err := decodeRecord(rec.Bundle.Manifest.RID, key, value[:n]); err == nil {
-			t.Fatalf("cut to %d bytes, nothing noticed", n)
+		for n := range c.value {
+			if c.decode(c.key, c.value[:n]) == nil {
+				t.Fatalf("%s: cut to %d bytes, nothing noticed", name, n)
+			}
 		}
-	}
-	other, _ := bundleKey("orn:example.note:2")
-	if _, err := decodeRecord("orn:example.note:2", other, value); !errors.Is(err, errSum) {
-		t.Errorf("a record under another key: %v", err)
-	}
-	newer := bytes.Clone(value)
-	newer[0] = recordVersion + 1
-	if _, err := decodeRecord(rec.Bundle.Manifest.RID, key, endSeal(key, newer[:len(newer)-4])); !errors.Is(err, errVersion) {
-		t.Errorf("a record of a later version: %v", err)
+		if err := c.decode(append(bytes.Clone(c.key), 1), c.value); !errors.Is(err, errSum) {
+			t.Errorf("%s under another key: %v", name, err)
+		}
+		newer := bytes.Clone(c.value)
+		newer[0] = recordVersion + 1
+		if err := c.decode(c.key, endSeal(c.key, newer[:len(newer)-4])); !errors.Is(err, errVersion) {
+			t.Errorf("%s of a later version: %v", name, err)
+		}
 	}
 }
 
-func sameRecords(a, b store.Record) bool {
-	am, bm := a.Bundle.Manifest, b.Bundle.Manifest
-	return am.RID == bm.RID && am.SHA256Hash == bm.SHA256Hash && am.Timestamp.String() == bm.Timestamp.String() &&
-		bytes.Equal(a.Bundle.Contents, b.Bundle.Contents) && a.Source == b.Source && a.Stored.Equal(b.Stored)
+func sampleEntry(rec store.Record) indexed {
+	return indexed{manifest: rec.Bundle.Manifest, source: rec.Source, stored: rec.Stored, seq: 7, size: uint64(len(rec.Bundle.Contents))}
+}
+
+func sameEntries(a, b indexed) bool {
+	return a.manifest.RID == b.manifest.RID && a.manifest.SHA256Hash == b.manifest.SHA256Hash &&
+		a.manifest.Timestamp.String() == b.manifest.Timestamp.String() &&
+		a.source == b.source && a.stored.Equal(b.stored) && a.seq == b.seq && a.size == b.size
 }
 
 func TestTimesAreKept(t *testing.T) {
@@ -169,10 +186,10 @@ func TestErrorsAreMapped(t *testing.T) {
 // decoded is encoded to what decodes to the same.
 func FuzzDecode(f *testing.F) {
 	key, rec := sampleRecord()
-	f.Add(key, encodeRecord(key, rec)[1:])
+	f.Add(key, encodeIndexed(key, sampleEntry(rec))[1:])
+	f.Add(seqKey(7), encodeContents(seqKey(7), rec.Bundle.Manifest.RID, rec.Bundle.Contents)[1:])
 	rec.Bundle.Manifest.SHA256Hash = "odd"
-	f.Add(key, encodeRecord(key, rec)[1:])
-	f.Add(key, encodeManifest(key, rec.Bundle.Manifest)[1:])
+	f.Add(key, encodeIndexed(key, sampleEntry(rec))[1:])
 	f.Add(seqKey(7), encodeItem(seqKey(7), "a:b", time.Now(), []byte("data"))[1:])
 	f.Add(seqKey(7), encodeCount(seqKey(7), 300)[1:])
 	f.Add(seqKey(7), encodeRow(seqKey(7), row{size: 70_000, rid: digestOf("a:b")})[1:])
@@ -182,17 +199,23 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key, payload []byte) {
 		const r = rid.RID("orn:example.note:1")
 		for _, value := range [][]byte{payload, endSeal(key, append(beginSeal(nil), payload...))} {
-			if rec, err := decodeRecord(r, key, value); err == nil {
-				again, err := decodeRecord(r, key, encodeRecord(key, rec))
-				if err != nil || !sameRecords(again, rec) {
-					t.Errorf("%+v became %+v, %v", rec, again, err)
+			if e, err := decodeIndexed(r, key, value); err == nil {
+				again, err := decodeIndexed(r, key, encodeIndexed(key, e))
+				if err != nil || !sameEntries(again, e) {
+					t.Errorf("%+v became %+v, %v", e, again, err)
 				}
 			}
-			if m, err := decodeManifest(r, key, value); err == nil {
-				if _, err := decodeManifest(r, key, encodeManifest(key, m)); err != nil {
-					t.Errorf("%+v: %v", m, err)
+			if of, contents, err := decodeContents(key, value); err == nil {
+				of2, again, err := decodeContents(key, encodeContents(key, rid.RID(of), contents))
+				if err != nil || !bytes.Equal(of2, of) || !bytes.Equal(again, contents) {
+					t.Errorf("contents %q of %q became %q of %q, %v", contents, of, again, of2, err)
 				}
 			}
+			// Format 1: whatever it is, it ends.
+			if rec, err := decodeRecord1(r, key, value); err == nil && rec.Bundle.Manifest.RID != r {
+				t.Errorf("record of %s", rec.Bundle.Manifest.RID)
+			}
+			_, _ = decodeManifest1(r, key, value)
 			if r, at, data, err := decodeItem(key, value); err == nil {
 				r2, at2, data2, err := decodeItem(key, encodeItem(key, r, at, data))
 				if err != nil || r2 != r || !at2.Equal(at) || !bytes.Equal(data2, data) {

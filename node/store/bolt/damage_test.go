@@ -704,7 +704,7 @@ func TestForeignFilesAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = db.Update(func(tx *bbolt.Tx) error {
-			info := `{"id":"x","format":2,"nodeRID":"` + self + `","created":"2026-01-01T00:00:00Z"}`
+			info := `{"id":"x","format":3,"nodeRID":"` + self + `","created":"2026-01-01T00:00:00Z"}`
 			return tx.Bucket([]byte("koi")).Put([]byte("info"), bolt.SealForTest([]byte("info"), []byte(info)))
 		})
 		if err := errors.Join(err, db.Close()); err != nil {

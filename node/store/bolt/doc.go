@@ -23,8 +23,8 @@
 // and the reference (see bundleKey), so cursors run in the order of type, then RID.
 //
 //	koi         "info"                 the sentinel (JSON)
-//	bundles     key(type, ref)         manifest, source, stored time, contents as on the wire
-//	manifests   key(type, ref)         the manifest alone: the type index
+//	index       key(type, ref)         manifest, source, stored time, seq and size of the contents
+//	contents    seq                    RID, contents as on the wire
 //	types       type                   number of bundles
 //	inbox       seq                    RID, accepted time, data
 //	peers       queue, peer RID        peer id, rows, bytes, resync mark
@@ -42,7 +42,16 @@
 // Sequence numbers are those of bbolt's buckets: they only grow, and outlive
 // the rows they numbered.
 //
-// The last two buckets came after the first stores of this format. A store that
-// has neither is given them when it is opened; nothing else in it changes, and
-// programs that do not know them can still use it, so the format has stayed.
+// RIDs come in any order. A bundle whole under its RID would have a commit of a
+// hundred new ones rewrite two hundred pages; so only the index, small enough for
+// some twenty entries a page, is written at random places, and new contents fill
+// page after page. A bundle that is replaced keeps its seq, and so its place.
+//
+// # Formats
+//
+// Format 1 had the whole bundle under its RID's key, and the manifest in an index
+// of its own. Open moves the bundles of such a store, some in each transaction,
+// and raises the format in its sentinel at the end; whatever else it holds stays
+// as it is. The last two buckets came after the first stores of format 1: a store
+// that has neither is given them.
 package bolt

@@ -19,8 +19,8 @@ type bucket int
 
 const (
 	bucketSentinel bucket = iota
-	bucketBundles
-	bucketManifests
+	bucketIndex
+	bucketContents
 	bucketTypes
 	bucketInbox
 	bucketPeers
@@ -38,19 +38,22 @@ const (
 )
 
 var bucketNames = [bucketCount]string{
-	"koi", "bundles", "manifests", "types", "inbox", "peers", "rows", "latest",
+	"koi", "index", "contents", "types", "inbox", "peers", "rows", "latest",
 	"superseded", "bodies", "refs", "decisions", "values", "counters",
 	"replay", "noted",
 }
 
-// laterBuckets are missing in stores made before there was a replay memory.
-var laterBuckets = []bucket{bucketReplay, bucketNoted}
+// Buckets that came later, in groups: see tx.missing.
+var (
+	replayBuckets = []bucket{bucketReplay, bucketNoted}
+	bundleBuckets = []bucket{bucketIndex, bucketContents}
+)
 
 func (b bucket) String() string { return bucketNames[b] }
 
 // appended buckets take keys that only grow, so their pages are left fuller.
 func (b bucket) appended() bool {
-	return b == bucketInbox || b == bucketBodies || b == bucketRefs || b == bucketNoted
+	return b == bucketContents || b == bucketInbox || b == bucketBodies || b == bucketRefs || b == bucketNoted
 }
 
 // errOver: a Reader or Writer was used after its transaction.

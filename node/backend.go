@@ -247,6 +247,7 @@ func (b backend) Propose(ctx context.Context, in client.Proposal) (client.Edge, 
 	if err := n.contact.Propose(ctx, p); err != nil {
 		return client.Edge{}, err
 	}
+	n.delivery.Kick(in.Source) // a person waits for it
 	e, ok := n.graph.Edge(in.Source, self)
 	if !ok {
 		return client.Edge{}, fmt.Errorf("%w: the edge from %s was forgotten at once", admin.ErrConflict, in.Source)

@@ -128,13 +128,11 @@ func (f fetcher) ask(r rid.RID, source pipeline.Source, try func(peer.Target) (f
 // providers are the nodes to ask for r, in order. What is wanted on the word of
 // a node that signed comes from that node, or from one whose word counts as much.
 func (f fetcher) providers(r rid.RID, source pipeline.Source) []rid.RID {
-	out := f.graph.Providers(r.Type())
-	if source.External() && source != pipeline.Unsigned {
-		signer := rid.RID(source)
-		out = slices.DeleteFunc(out, func(p rid.RID) bool {
-			return p == signer || !f.graph.HasApprovedFrom(p, r.Type())
-		})
-		out = slices.Insert(out, 0, signer)
+	if !source.External() || source == pipeline.Unsigned {
+		return f.graph.SomeProviders(r.Type(), maxProviders, false)
 	}
+	signer := rid.RID(source)
+	out := slices.DeleteFunc(f.graph.SomeProviders(r.Type(), maxProviders, true), func(p rid.RID) bool { return p == signer })
+	out = slices.Insert(out, 0, signer)
 	return out[:min(len(out), maxProviders)]
 }

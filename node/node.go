@@ -178,10 +178,14 @@ func (n *Node) build() (err error) {
 	if err := n.loadTraits(context.Background()); err != nil {
 		return err
 	}
+	circuits, err := peer.NewCircuits(peer.CircuitsConfig{RetryCap: n.cfg.RetryCap, Logger: n.log, Metrics: n.metrics})
+	if err != nil {
+		return err
+	}
 	n.client = peer.NewClient(peer.ClientConfig{
 		AllowCIDRs: n.cfg.AllowPeerCIDRs, AllowLoopback: n.allowLoopback, Timeout: n.cfg.RequestTimeout,
 		Limits: n.cfg.Limits, UserAgent: n.product(), Identity: n.identity, Introduction: n.introduction,
-		DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Forgotten: n.forgottenBy, Traits: n.traits,
+		DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Forgotten: n.forgottenBy, Traits: n.traits, Circuits: circuits,
 	})
 	n.processor, err = pipeline.New(pipeline.Config{
 		Self: self, Store: n.store, Graph: n.graph,
@@ -208,7 +212,7 @@ func (n *Node) build() (err error) {
 		return err
 	}
 	n.delivery, err = peer.NewDelivery(peer.DeliveryConfig{
-		Store: n.store, Client: n.client, Directory: directory{n.graph}, Suits: n.suits, RetryCap: n.cfg.RetryCap, Logger: n.log, Metrics: n.metrics,
+		Store: n.store, Client: n.client, Directory: directory{n.graph}, Suits: n.suits, RetryCap: n.cfg.RetryCap, Circuits: circuits, Logger: n.log, Metrics: n.metrics,
 	})
 	if err != nil {
 		return err

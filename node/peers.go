@@ -29,9 +29,10 @@ func (p peers) PublicKey(r rid.RID) (key string, known bool) {
 // FloatStyle returns how a node writes floats.
 func (p peers) FloatStyle(r rid.RID) protocol.FloatStyle { return p.n.traits.FloatStyle(r) }
 
-// Learn notes what a verified envelope showed of its sender.
+// Learn notes what a verified envelope showed of its sender, and that it is there.
 func (p peers) Learn(r rid.RID, style protocol.FloatStyle, userAgent string) {
 	p.n.traits.Learn(r, style, userAgent)
+	p.n.delivery.Heard(r)
 }
 
 // Suits reports whether asker may be shown r.

@@ -76,6 +76,7 @@ type Manager struct {
 
 	mu      sync.Mutex
 	peers   map[rid.RID]*state // the first contact under firstContact
+	agenda  agenda             // those of peers that are not running
 	paused  bool
 	first   FirstContact
 	refused map[rid.RID]Refusal // by source
@@ -88,7 +89,10 @@ const firstContact rid.RID = ""
 // state is what is remembered of a peer between two looks at it. The first
 // group is guarded by the Manager's mu, the second belongs to the look that runs.
 type state struct {
+	peer        rid.RID
 	due         time.Time
+	planned     bool // in the agenda, at index
+	index       int
 	running     bool
 	poked       bool // while running
 	reset       bool // forget the second group before the next look
@@ -191,8 +195,8 @@ func (m *Manager) Poke(peer rid.RID) {
 	m.mu.Lock()
 	st := m.state(peer)
 	st.poked = true
-	if !st.running {
-		st.due = time.Time{}
+	if now := m.cfg.Now(); !st.running && st.due.After(now) {
+		m.agenda.plan(st, now)
 	}
 	m.mu.Unlock()
 	m.signal()
@@ -211,8 +215,12 @@ func (m *Manager) Resync() {
 	if m.cfg.FirstContact != "" {
 		m.state(firstContact)
 	}
+	now := m.cfg.Now()
 	for _, st := range m.peers {
-		st.due, st.attempts, st.poked, st.reset = time.Time{}, 0, true, true
+		st.attempts, st.poked, st.reset = 0, true, true
+		if !st.running && st.due.After(now) {
+			m.agenda.plan(st, now)
+		}
 	}
 	m.mu.Unlock()
 	m.signal()
@@ -319,12 +327,13 @@ func (m *Manager) resting(source rid.RID) (time.Duration, bool) {
 	return left, true
 }
 
-// state returns the peer's state, making it if needed; mu is held.
+// state returns the peer's state, making it, to be looked at, if needed; mu is held.
 func (m *Manager) state(peer rid.RID) *state {
 	st := m.peers[peer]
 	if st == nil {
-		st = &state{}
+		st = &state{peer: peer}
 		m.peers[peer] = st
+		m.agenda.plan(st, m.cfg.Now())
 	}
 	return st
 }
@@ -343,20 +352,12 @@ func (m *Manager) next() (rid.RID, time.Duration) {
 	if m.paused {
 		return "", time.Hour
 	}
-	now := m.cfg.Now()
-	wait := time.Hour
-	for peer, st := range m.peers {
-		if st.running {
-			continue
-		}
-		left := st.due.Sub(now)
-		if left <= 0 {
-			st.running, st.poked = true, false
-			return peer, 0
-		}
-		wait = min(wait, left)
+	st, wait := m.agenda.take(m.cfg.Now())
+	if st == nil {
+		return "", max(wait, time.Millisecond)
 	}
-	return "", max(wait, time.Millisecond)
+	st.running, st.poked = true, false
+	return st.peer, 0
 }
 
 // look deals with one peer and says when it is to be looked at again.
@@ -398,10 +399,10 @@ func (m *Manager) look(ctx context.Context, peer rid.RID) {
 	default:
 		st.attempts = 0
 	}
-	st.due = m.cfg.Now().Add(again)
 	if st.poked && err == nil {
-		st.due = time.Time{}
+		again = 0
 	}
+	m.agenda.plan(st, m.cfg.Now().Add(again))
 }
 
 // backoff returns the pause after a number of failures. A node that we know by

@@ -17,6 +17,7 @@ import (
 
 // shakeHands makes this node known to its first contact, and that to us.
 func (m *Manager) shakeHands(ctx context.Context, st *state) (time.Duration, error) {
+	ctx = peer.Insist(ctx) // its pauses are our own
 	first, known := m.knownFirstContact()
 	if known {
 		m.noteFirstContact(first.RID, "")
@@ -69,12 +70,9 @@ func (m *Manager) knownFirstContact() (graph.Node, bool) {
 		n, ok := m.cfg.Graph.Node(r)
 		return n, ok && n.Verified
 	}
-	for _, n := range m.cfg.Graph.Nodes() {
-		if n.RID != m.cfg.Self && n.Verified && sameURL(n.Profile.BaseURL, m.cfg.FirstContact) {
-			return n, true
-		}
-	}
-	return graph.Node{}, false
+	return m.cfg.Graph.FindNode(func(n graph.Node) bool {
+		return n.RID != m.cfg.Self && n.Verified && sameURL(n.Profile.BaseURL, m.cfg.FirstContact)
+	})
 }
 
 func sameURL(a, b string) bool { return strings.TrimRight(a, "/") == strings.TrimRight(b, "/") }
@@ -95,6 +93,7 @@ func (m *Manager) noteFirstContact(r rid.RID, problem string) {
 // where it tells who it is, else by RID and, for a keyed node, public key
 // besides. The RID is "" where that has to introduce itself first.
 func (m *Manager) Introduce(ctx context.Context, t peer.Target) (rid.RID, error) {
+	ctx = peer.Insist(ctx) // a person asked for it
 	t, own, err := m.resolve(ctx, t)
 	if err != nil {
 		return "", err

@@ -69,17 +69,25 @@ type Graph struct {
 	nodes map[rid.RID]Node
 	edges map[pair]*entry
 	// byRID leads from the RID each edge is cached under to the edge; aliases
-	// from its RIDs in either generation, and from those it had before.
+	// from its other RIDs: that of the other generation, and those it had before.
 	byRID   map[rid.RID]*entry
 	aliases map[rid.RID]*entry
-	// out and in lead from a node to its edges by their other end.
-	out map[rid.RID]map[rid.RID]*entry
-	in  map[rid.RID]map[rid.RID]*entry
+	// ends lead from a node to the first of its edges that begin there, and of those
+	// that end there.
+	ends [2]map[rid.RID]*entry
 	// providers are verified full nodes but self by the types they provide the state of,
-	// subscribers the targets of our approved edges by the types these allow.
+	// subscribers the targets of our approved edges by the types these allow, sources
+	// the same for the approved edges to us.
 	providers   index
 	subscribers index
+	sources     index
 }
+
+// The ends of an edge, as indexes.
+const (
+	begins = 0
+	ends   = 1
+)
 
 // maxAliases bounds the RIDs one edge is remembered under besides its own: the
 // two it has by rule, and the last few that broke the rule.
@@ -87,30 +95,42 @@ const maxAliases = 8
 
 type pair struct{ source, target rid.RID }
 
-// entry is an edge with the aliases to remove along with it.
+// entry is an edge with the aliases to remove along with it, in the list of the
+// edges that begin, and of those that end, at the same node.
 type entry struct {
-	edge    Edge
-	aliases []rid.RID
+	edge       Edge
+	aliases    []rid.RID // the RIDs it is known under, its own may be among them
+	next, prev [2]*entry
 }
 
 func (e *entry) pair() pair { return pair{e.edge.Profile.Source, e.edge.Profile.Target} }
 
+// end is the node at one end of the edge.
+func (e *entry) end(i int) rid.RID {
+	if i == begins {
+		return e.edge.Profile.Source
+	}
+	return e.edge.Profile.Target
+}
+
 // index is a set of RIDs for each type.
-type index map[rid.Type]map[rid.RID]struct{}
+type index map[rid.Type]*ordered
 
 func (x index) add(types []rid.Type, r rid.RID) {
 	for _, t := range types {
 		if x[t] == nil {
-			x[t] = make(map[rid.RID]struct{})
+			x[t] = &ordered{}
 		}
-		x[t][r] = struct{}{}
+		x[t].add(r)
 	}
 }
 
 func (x index) remove(types []rid.Type, r rid.RID) {
 	for _, t := range types {
-		if delete(x[t], r); len(x[t]) == 0 {
-			delete(x, t)
+		if set := x[t]; set != nil {
+			if set.remove(r); set.size == 0 {
+				delete(x, t)
+			}
 		}
 	}
 }
@@ -123,10 +143,10 @@ func New(self rid.RID) *Graph {
 		edges:       make(map[pair]*entry),
 		byRID:       make(map[rid.RID]*entry),
 		aliases:     make(map[rid.RID]*entry),
-		out:         make(map[rid.RID]map[rid.RID]*entry),
-		in:          make(map[rid.RID]map[rid.RID]*entry),
+		ends:        [2]map[rid.RID]*entry{make(map[rid.RID]*entry), make(map[rid.RID]*entry)},
 		providers:   make(index),
 		subscribers: make(index),
+		sources:     make(index),
 	}
 }
 
@@ -137,19 +157,18 @@ func (g *Graph) Self() rid.RID { return g.self }
 func (g *Graph) PutNode(n Node) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.removeNode(n.RID)
+	before, after := g.provided(g.nodes[n.RID]), g.provided(n)
+	if !slices.Equal(before, after) {
+		g.providers.remove(before, n.RID)
+		g.providers.add(after, n.RID)
+	}
 	g.nodes[n.RID] = n
-	g.providers.add(g.provided(n), n.RID)
 }
 
 // DeleteNode removes a node, and leaves its edges; a missing one is no matter.
 func (g *Graph) DeleteNode(r rid.RID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.removeNode(r)
-}
-
-func (g *Graph) removeNode(r rid.RID) {
 	if n, known := g.nodes[r]; known {
 		g.providers.remove(g.provided(n), r)
 		delete(g.nodes, r)
@@ -185,16 +204,30 @@ func (g *Graph) PutEdge(e Edge) {
 			added.aliases = append(added.aliases, former.edge.RID)
 		}
 	} else {
-		added.aliases = []rid.RID{rid.NewEdge(p.source, p.target), rid.LegacyEdge(p.source, p.target)}
+		added.aliases = bothRIDs(e)
 	}
 	g.edges[p] = added
 	g.byRID[e.RID] = added
 	for _, r := range added.aliases {
-		g.aliases[r] = added
+		if r != e.RID {
+			g.aliases[r] = added
+		}
 	}
-	link(g.out, p.source, p.target, added)
-	link(g.in, p.target, p.source, added)
+	g.link(added)
 	g.subscribers.add(g.allowed(e), p.target)
+	g.sources.add(g.allowing(e), p.source)
+}
+
+// bothRIDs are the RIDs of an edge by rule, in either generation. They are long, so
+// the text it comes with is used where it is one of them.
+func bothRIDs(e Edge) []rid.RID {
+	out := []rid.RID{rid.NewEdge(e.Profile.Source, e.Profile.Target), rid.LegacyEdge(e.Profile.Source, e.Profile.Target)}
+	for i := range out {
+		if out[i] == e.RID {
+			out[i] = e.RID
+		}
+	}
+	return out
 }
 
 // DeleteEdge removes the edge known under r, which may be its RID of either
@@ -216,27 +249,51 @@ func (g *Graph) removeEdge(e *entry) {
 			delete(g.aliases, r)
 		}
 	}
-	unlink(g.out, p.source, p.target)
-	unlink(g.in, p.target, p.source)
+	g.unlink(e)
 	g.subscribers.remove(g.allowed(e.edge), p.target)
+	g.sources.remove(g.allowing(e.edge), p.source)
 }
 
-func link(ends map[rid.RID]map[rid.RID]*entry, from, to rid.RID, e *entry) {
-	if ends[from] == nil {
-		ends[from] = make(map[rid.RID]*entry)
+// link puts an edge in front of the others at its ends.
+func (g *Graph) link(e *entry) {
+	for i := range g.ends {
+		first := g.ends[i][e.end(i)]
+		if e.next[i] = first; first != nil {
+			first.prev[i] = e
+		}
+		g.ends[i][e.end(i)] = e
 	}
-	ends[from][to] = e
 }
 
-func unlink(ends map[rid.RID]map[rid.RID]*entry, from, to rid.RID) {
-	if delete(ends[from], to); len(ends[from]) == 0 {
-		delete(ends, from)
+func (g *Graph) unlink(e *entry) {
+	for i := range g.ends {
+		before, after := e.prev[i], e.next[i]
+		if after != nil {
+			after.prev[i] = before
+		}
+		switch {
+		case before != nil:
+			before.next[i] = after
+		case after != nil:
+			g.ends[i][e.end(i)] = after
+		default:
+			delete(g.ends[i], e.end(i))
+		}
+		e.prev[i], e.next[i] = nil, nil
 	}
 }
 
 // allowed are the types under which e's target belongs into subscribers.
 func (g *Graph) allowed(e Edge) []rid.Type {
 	if e.Profile.Source != g.self || e.Profile.Status != protocol.Approved {
+		return nil
+	}
+	return e.Profile.RIDTypes
+}
+
+// allowing are the types under which e's source belongs into sources.
+func (g *Graph) allowing(e Edge) []rid.Type {
+	if e.Profile.Target != g.self || e.Profile.Status != protocol.Approved {
 		return nil
 	}
 	return e.Profile.RIDTypes
@@ -265,6 +322,19 @@ func (g *Graph) Nodes() []Node {
 	g.mu.RUnlock()
 	slices.SortFunc(all, func(a, b Node) int { return cmp.Compare(a.RID, b.RID) })
 	return all
+}
+
+// FindNode returns a node that match accepts, any one of them. It looks at all there
+// are, so it is not for every event; match must not use the graph.
+func (g *Graph) FindNode(match func(Node) bool) (Node, bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for _, n := range g.nodes {
+		if match(n) {
+			return n, true
+		}
+	}
+	return Node{}, false
 }
 
 // Edge returns the edge from source to target.
@@ -302,13 +372,13 @@ func (g *Graph) Edges() []Edge {
 
 // EdgesOf returns the edges that begin or end at a node.
 func (g *Graph) EdgesOf(node rid.RID) []Edge {
+	var all []Edge
 	g.mu.RLock()
-	all := make([]Edge, 0, len(g.out[node])+len(g.in[node]))
-	for _, e := range g.out[node] {
+	for e := g.ends[begins][node]; e != nil; e = e.next[begins] {
 		all = append(all, e.edge)
 	}
-	for source, e := range g.in[node] {
-		if source != node {
+	for e := g.ends[ends][node]; e != nil; e = e.next[ends] {
+		if e.end(begins) != node {
 			all = append(all, e.edge)
 		}
 	}
@@ -326,7 +396,7 @@ func sortEdges(all []Edge) []Edge {
 func (g *Graph) Subscribers(t rid.Type) []rid.RID {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	return slices.Sorted(maps.Keys(g.subscribers[t]))
+	return g.subscribers[t].list()
 }
 
 // Providers returns the verified full nodes, other than self, that provide the
@@ -334,25 +404,51 @@ func (g *Graph) Subscribers(t rid.Type) []rid.RID {
 func (g *Graph) Providers(t rid.Type) []rid.RID {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	return slices.Sorted(maps.Keys(g.providers[t]))
+	return g.providers[t].list()
+}
+
+// SomeProviders returns the first of Providers, at most so many; where they are to be
+// approved, the first of those that provide t to us along an approved edge, so that
+// their word on it counts. It costs no more for others there are.
+func (g *Graph) SomeProviders(t rid.Type, most int, approved bool) []rid.RID {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	from := g.providers[t]
+	if approved {
+		from = g.sources[t]
+	}
+	var out []rid.RID
+	for r := range from.all {
+		if len(out) >= most {
+			break
+		}
+		if !approved || slices.Contains(g.provided(g.nodes[r]), t) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // Neighbors returns the nodes at the other end of our own edges that q selects.
 func (g *Graph) Neighbors(q Query) []rid.RID {
+	var found []rid.RID
 	g.mu.RLock()
-	defer g.mu.RUnlock()
-	found := make(map[rid.RID]struct{})
-	for direction, ends := range map[Direction]map[rid.RID]*entry{In: g.in[g.self], Out: g.out[g.self]} {
-		if q.Direction != Both && q.Direction != direction {
+	for _, side := range []struct {
+		direction  Direction
+		ours, away int
+	}{{In, ends, begins}, {Out, begins, ends}} {
+		if q.Direction != Both && q.Direction != side.direction {
 			continue
 		}
-		for other, e := range ends {
+		for e := g.ends[side.ours][g.self]; e != nil; e = e.next[side.ours] {
 			if q.selects(e.edge) {
-				found[other] = struct{}{}
+				found = append(found, e.end(side.away))
 			}
 		}
 	}
-	return slices.Sorted(maps.Keys(found))
+	g.mu.RUnlock()
+	slices.Sort(found)
+	return slices.Compact(found)
 }
 
 func (q Query) selects(e Edge) bool {

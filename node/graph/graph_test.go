@@ -64,6 +64,13 @@ func TestNodes(t *testing.T) {
 		t.Errorf("Node(b) = %v, %t", n, known)
 	}
 
+	if n, found := g.FindNode(func(n graph.Node) bool { return n.Profile.NodeType == protocol.Partial && n.RID != c }); !found || n.RID != b {
+		t.Errorf("FindNode = %v, %t", n, found)
+	}
+	if n, found := g.FindNode(func(n graph.Node) bool { return n.RID == "nobody" }); found {
+		t.Errorf("FindNode = %v", n)
+	}
+
 	for range 2 {
 		g.DeleteNode(a)
 		if _, known := g.Node(a); known {
@@ -294,10 +301,54 @@ func TestAgreesWithScan(t *testing.T) {
 			if got := g.Providers(typ); !slices.Equal(got, providers) {
 				t.Fatalf("step %d: Providers(%s) = %v, want %v", step, typ, got, providers)
 			}
+			most := rng.IntN(4)
+			if got, want := g.SomeProviders(typ, most, false), providers[:min(most, len(providers))]; !slices.Equal(got, want) {
+				t.Fatalf("step %d: SomeProviders(%s, %d) = %v, want %v", step, typ, most, got, want)
+			}
+			approved := slices.DeleteFunc(slices.Clone(providers), func(r rid.RID) bool { return !g.HasApprovedFrom(r, typ) })
+			if got, want := g.SomeProviders(typ, most, true), approved[:min(most, len(approved))]; !slices.Equal(got, want) {
+				t.Fatalf("step %d: approved of SomeProviders(%s, %d) = %v, want %v", step, typ, most, got, want)
+			}
+			for _, away := range nodes {
+				e, ok := g.Edge(away, self)
+				if want := ok && e.Profile.Status == protocol.Approved && e.Profile.Allows(typ); g.HasApprovedFrom(away, typ) != want {
+					t.Fatalf("step %d: HasApprovedFrom(%s, %s) is %t", step, away, typ, !want)
+				}
+			}
 		}
 		ends := 0
 		for _, n := range nodes {
-			ends += len(g.EdgesOf(n))
+			var of []rid.RID
+			for _, e := range edges {
+				if e.Profile.Source == n || e.Profile.Target == n {
+					of = append(of, e.RID)
+				}
+			}
+			var got []rid.RID
+			for _, e := range g.EdgesOf(n) {
+				got = append(got, e.RID)
+			}
+			if ends += len(of); !slices.Equal(got, of) {
+				t.Fatalf("step %d: EdgesOf(%s) = %v, want %v", step, n, got, of)
+			}
+		}
+		for _, q := range []graph.Query{{}, {Direction: graph.In}, {Direction: graph.Out, Status: protocol.Approved}, {Type: task}} {
+			var want []rid.RID
+			for _, e := range edges {
+				if q.Status != "" && e.Profile.Status != q.Status || q.Type != "" && !e.Profile.Allows(q.Type) {
+					continue
+				}
+				if e.Profile.Source == self && q.Direction != graph.In {
+					want = append(want, e.Profile.Target)
+				}
+				if e.Profile.Target == self && q.Direction != graph.Out {
+					want = append(want, e.Profile.Source)
+				}
+			}
+			slices.Sort(want)
+			if got := g.Neighbors(q); !slices.Equal(got, slices.Compact(want)) {
+				t.Fatalf("step %d: Neighbors(%+v) = %v, want %v", step, q, got, want)
+			}
 		}
 		loops := 0
 		for _, e := range edges {

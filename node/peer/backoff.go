@@ -15,6 +15,12 @@ const (
 // row: base, doubled each time up to limit, of which a random part between half
 // and all, so that peers that failed together do not come back together.
 func backoff(failures int, base, limit time.Duration, random func() float64) time.Duration {
+	wait := ceiling(failures, base, limit)
+	return wait/2 + time.Duration(random()*float64(wait/2))
+}
+
+// ceiling is base, doubled with each failure but the first up to limit.
+func ceiling(failures int, base, limit time.Duration) time.Duration {
 	if failures < 1 {
 		return 0
 	}
@@ -22,8 +28,7 @@ func backoff(failures int, base, limit time.Duration, random func() float64) tim
 	for i := 1; i < failures && wait < limit; i++ {
 		wait *= 2
 	}
-	wait = min(wait, limit)
-	return wait/2 + time.Duration(random()*float64(wait/2))
+	return min(wait, limit)
 }
 
 func random() float64 { return rand.Float64() }

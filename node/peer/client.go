@@ -93,13 +93,15 @@ type ClientConfig struct {
 	Forgotten func(r rid.RID)
 	// Traits takes what is learned of signed peers; nil makes its own.
 	Traits *Traits
+	// Circuits keep calls from peers that do not answer; nil makes its own.
+	Circuits *Circuits
 }
 
 // Client makes KOI-net calls to other nodes: signed where both sides have a key,
 // else unsigned (see Signs). Its errors wrap ErrBadURL, ErrForbiddenAddress,
 // ErrTooLarge, ErrBadAnswer, ErrUnknownServer, ErrUnsignedPeer, a *StatusError (with
-// a protocol.ErrorResponse where the peer refuses an envelope), or what the network
-// said. It is safe for concurrent use.
+// a protocol.ErrorResponse where the peer refuses an envelope), ErrCircuitOpen where
+// the call was not made because the ones before it failed, or what the network said. It is safe for concurrent use.
 //
 // A signed answer is one of the node that was asked, for us, verified with the key
 // its RID was made from. What a call asks for is not in its answer, so an old
@@ -116,6 +118,7 @@ type Client struct {
 	denyUnsigned bool
 	forgotten    func(rid.RID)
 	traits       *Traits
+	circuits     *Circuits
 	pauses       []time.Duration // see exchange
 	// How our own NEW and FORGET begin; see ownPrefix.
 	prefixNew, prefixForget []byte
@@ -143,6 +146,9 @@ func newClient(c ClientConfig, resolver *net.Resolver) *Client {
 	}
 	if c.Traits == nil {
 		c.Traits = NewTraits()
+	}
+	if c.Circuits == nil {
+		c.Circuits, _ = NewCircuits(CircuitsConfig{}) // nothing is registered, so nothing fails
 	}
 	dialer := &net.Dialer{
 		Timeout:        dialTimeout,
@@ -175,6 +181,7 @@ func newClient(c ClientConfig, resolver *net.Resolver) *Client {
 		denyUnsigned: c.DenyUnsigned,
 		forgotten:    c.Forgotten,
 		traits:       c.Traits,
+		circuits:     c.Circuits,
 		pauses:       unknownPauses(),
 		prefixNew:    ownPrefix(c.Identity.RID, protocol.New),
 		prefixForget: ownPrefix(c.Identity.RID, protocol.Forget),
@@ -407,13 +414,48 @@ func (c *Client) post(ctx context.Context, base, path string, body []byte) (answ
 	return c.do(ctx, http.MethodPost, base, path, body)
 }
 
-// do makes one request and returns a 2xx answer.
+// do makes one request and returns a 2xx answer, unless the circuit is open.
 func (c *Client) do(ctx context.Context, method, base, path string, body []byte) (answer, error) {
 	u, err := parseBase(base)
 	if err != nil {
 		return answer{}, err
 	}
 	target := strings.TrimRight(u.String(), "/") + path
+	k, err := c.circuits.admit(ctx, base, c.timeout) // known as callers write it
+	if err != nil {
+		return answer{}, fmt.Errorf("%s: not called: %w", target, err)
+	}
+	a, err := c.request(ctx, method, target, body)
+	k.end(lifeOf(ctx, err), err)
+	return a, err
+}
+
+// noAnswer is a failure of the network or the clock, so that there is no answer, or
+// not the whole of one. It says what that said.
+type noAnswer struct{ error }
+
+func (e noAnswer) Unwrap() error { return e.error }
+
+// lifeOf reads what the outcome of a request in ctx says of the peer's life.
+func lifeOf(ctx context.Context, err error) life {
+	var silent noAnswer
+	var status *StatusError
+	switch {
+	case errors.As(err, &silent):
+		if ctx.Err() != nil || errors.Is(err, ErrForbiddenAddress) {
+			return unknown
+		}
+		return dead
+	case errors.As(err, &status) && (status.Code == http.StatusBadGateway || status.Code == http.StatusServiceUnavailable || status.Code == http.StatusGatewayTimeout):
+		return dead
+	case errors.Is(err, ErrBadURL):
+		return unknown
+	}
+	return alive
+}
+
+// request makes one request and returns a 2xx answer.
+func (c *Client) request(ctx context.Context, method, target string, body []byte) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
@@ -431,7 +473,7 @@ func (c *Client) do(ctx context.Context, method, base, path string, body []byte)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return answer{}, fmt.Errorf("calling the peer: %w", err)
+		return answer{}, noAnswer{fmt.Errorf("calling the peer: %w", err)}
 	}
 	defer res.Body.Close()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
@@ -446,7 +488,7 @@ func (c *Client) do(ctx context.Context, method, base, path string, body []byte)
 	text, err := io.ReadAll(io.LimitReader(res.Body, c.most+1))
 	switch {
 	case err != nil:
-		return answer{}, fmt.Errorf("reading the peer's answer from %s: %w", target, err)
+		return answer{}, noAnswer{fmt.Errorf("reading the peer's answer from %s: %w", target, err)}
 	case int64(len(text)) > c.most:
 		return answer{}, fmt.Errorf("%s: %w: more than %d bytes", target, ErrTooLarge, c.most)
 	}
@@ -456,9 +498,11 @@ func (c *Client) do(ctx context.Context, method, base, path string, body []byte)
 // refusalIn reads an answer that is no 2xx: a *StatusError, with the
 // protocol.ErrorResponse in it where there is one.
 func refusalIn(res *http.Response) error {
-	// Half a text, or none, will do: the status says enough.
-	text, _ := io.ReadAll(io.LimitReader(res.Body, maxErrorBytes))
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxErrorBytes))
 	status := &StatusError{Code: res.StatusCode, Body: text, RetryAfter: retryAfter(res.Header.Get("Retry-After"))}
+	if err != nil {
+		return noAnswer{status} // half a text, or none, will do: the status says enough
+	}
 	if res.StatusCode == http.StatusBadRequest {
 		if e, err := protocol.DecodeErrorResponse(text, protocol.Limits{}); err == nil {
 			return fmt.Errorf("%w (%w)", e, status)

@@ -23,15 +23,28 @@ import (
 
 func yes() bool { return true }
 
-func localClient(t *testing.T, c ClientConfig) *Client {
+func localClient(t testing.TB, c ClientConfig) *Client {
 	t.Helper()
 	c.AllowLoopback = yes
 	if c.Identity.RID == "" {
 		c.Identity.RID = "orn:koi-net.node:self+1"
 	}
+	if c.Circuits == nil {
+		c.Circuits = shortCircuits(t)
+	}
 	cl := NewClient(c)
 	t.Cleanup(cl.Close)
 	return cl
+}
+
+// shortCircuits have pauses that a test can wait for.
+func shortCircuits(t testing.TB) *Circuits {
+	t.Helper()
+	c, err := NewCircuits(CircuitsConfig{RetryBase: time.Millisecond, RetryCap: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func testBundle(t testing.TB, r rid.RID, contents string) protocol.Bundle {

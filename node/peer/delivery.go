@@ -31,6 +31,10 @@ const dropBurst = 16
 // maxUnsuitable bounds the unsuitable rows taken off the outbox at once.
 const maxUnsuitable = 1000
 
+// removals, times the concurrency, bounds the peers whose delivered rows are being
+// taken off the outbox at once: they share commits, and hold up no request.
+const removals = 16
+
 // Broadcaster sends a batch of events; Client does.
 type Broadcaster interface {
 	// Signs reports whether calls to t are signed.
@@ -57,9 +61,14 @@ type DeliveryConfig struct {
 	// DefaultConcurrency). Peers that failed last time share a quarter of it.
 	Concurrency int
 	// RetryBase and RetryCap are the first and the longest back-off (defaults
-	// DefaultRetryBase, DefaultRetryCap).
+	// DefaultRetryBase, DefaultRetryCap) from a peer that answers, and will not take
+	// events; or whose circuit is not open yet.
 	RetryBase time.Duration
 	RetryCap  time.Duration
+	// Circuits are the Client's: while a peer's is open its rows wait for its end,
+	// and are sent when a call is let through again. Default: those of Client, if it
+	// is a *Client.
+	Circuits *Circuits
 	// Dropped, if set, is told of every event that its peer refuses for good.
 	// It must not block.
 	Dropped func(row store.QueueRow, reason error)
@@ -83,13 +92,19 @@ type Delivery struct {
 	healthy []*outlet // ready for a request, first come first served
 	failing []*outlet // the same, for peers whose last request failed
 	waiting waitHeap  // in back-off, the first to end on top
-	running int       // requests in flight
-	slow    int       // of them, to peers that failed last time
-	started bool
-	stopped bool
-	wake    chan struct{} // tells Run to look at waiting again
-	changed chan struct{} // closed and replaced when a peer comes to rest
-	workers sync.WaitGroup
+	// shut are those of waiting whose circuit is open, by the circuit's key.
+	shut     map[string]map[*outlet]struct{}
+	running  int // requests in flight
+	slow     int // of them, to peers that failed last time
+	removing int // peers whose rows are being taken off the outbox
+	started  bool
+	stopped  bool
+	wake     chan struct{} // tells Run to look at waiting again
+	changed  chan struct{} // closed and replaced when a peer comes to rest
+	workers  sync.WaitGroup
+
+	newsMu sync.Mutex
+	news   map[string]struct{} // keys of circuits that changed since Run last looked, which it does at once
 }
 
 // outletState is what a peer's outlet is doing.
@@ -98,7 +113,7 @@ type outletState int
 const (
 	idle    outletState = iota
 	ready               // in one of the ready lists
-	sending             // a request is in flight
+	sending             // a request is in flight, or its rows are being removed
 	backing             // in waiting
 	parked              // has rows, but nobody knows where the peer is
 )
@@ -113,8 +128,10 @@ type outlet struct {
 	failures int  // in a row
 	drops    int  // events refused in a row
 	err      string
+	failed   time.Time // when the last request failed
 	until    time.Time // of the back-off
 	index    int       // in waiting
+	circuit  string    // the key in Delivery.shut, "" where it is not there
 	slow     bool      // counted in Delivery.slow
 	next     attempt
 }
@@ -160,18 +177,28 @@ func NewDelivery(c DeliveryConfig) (*Delivery, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if client, ok := c.Client.(*Client); ok && c.Circuits == nil {
+		c.Circuits = client.circuits
+	}
+	if c.Circuits == nil {
+		c.Circuits, _ = NewCircuits(CircuitsConfig{}) // nothing is registered, so nothing fails
+	}
 	m, err := newDeliveryMetrics(c.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("delivery: %w", err)
 	}
-	return &Delivery{
+	d := &Delivery{
 		DeliveryConfig: c,
 		metrics:        m,
 		random:         random,
 		peers:          map[rid.RID]*outlet{},
+		shut:           map[string]map[*outlet]struct{}{},
+		news:           map[string]struct{}{},
 		wake:           make(chan struct{}, 1),
 		changed:        make(chan struct{}),
-	}, nil
+	}
+	c.Circuits.onChange(d.circuitChanged)
+	return d, nil
 }
 
 // Run delivers until ctx ends and returns when no request is in flight any
@@ -229,19 +256,52 @@ func (d *Delivery) Notify(peer rid.RID) {
 	d.notify(peer)
 }
 
-// Kick is Notify for a peer that has just shown that it is there: a back-off
-// ends at once.
+// Kick is Notify for a peer that has just shown that it is there, or that a person
+// wants to be called: a back-off ends at once, and a call is let through an open
+// circuit.
 func (d *Delivery) Kick(peer rid.RID) {
+	if t, known := d.Directory.Target(peer); known {
+		d.Circuits.Revive(t.URL)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.notify(peer)
 	switch o := d.peers[peer]; o.state {
 	case backing:
-		heap.Remove(&d.waiting, o.index)
-		d.enqueue(o)
+		d.resume(o)
 	case sending:
 		o.kicked = true
 	}
+}
+
+// Heard says that a verified message came from peer, which so is there. A back-off,
+// or that of an open circuit, ends RetryBase after the last failure, if it was to
+// end later: who sends many messages and cannot be called is not called for each.
+// It is cheap, and does nothing for a peer that no rows wait for.
+func (d *Delivery) Heard(peer rid.RID) {
+	if t, known := d.Directory.Target(peer); known {
+		d.Circuits.Heard(t.URL)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	o := d.peers[peer]
+	if o == nil || o.state != backing || o.circuit != "" {
+		return
+	}
+	if at := o.failed.Add(d.RetryBase); at.Before(o.until) {
+		o.until = at
+		heap.Fix(&d.waiting, o.index)
+		d.poke()
+	}
+}
+
+// circuitChanged has Run look at the peers that wait for a circuit. It may be called
+// with d.mu held.
+func (d *Delivery) circuitChanged(key string) {
+	d.newsMu.Lock()
+	d.news[key] = struct{}{}
+	d.newsMu.Unlock()
+	d.poke()
 }
 
 // Health returns why the last request to peer failed, "" if it did not.
@@ -260,7 +320,7 @@ func (d *Delivery) Health(peer rid.RID) string {
 func (d *Delivery) Settle(ctx context.Context) error {
 	for {
 		d.mu.Lock()
-		rest := d.started && d.running == 0 && len(d.healthy)+len(d.failing) == 0 || d.stopped
+		rest := d.started && d.running == 0 && d.removing == 0 && len(d.healthy)+len(d.failing) == 0 || d.stopped
 		changed := d.changed
 		d.mu.Unlock()
 		if rest {
@@ -298,6 +358,24 @@ func (d *Delivery) enqueue(o *outlet) {
 	d.poke()
 }
 
+// resume ends a back-off.
+func (d *Delivery) resume(o *outlet) {
+	heap.Remove(&d.waiting, o.index)
+	d.unshut(o)
+	d.enqueue(o)
+}
+
+func (d *Delivery) unshut(o *outlet) {
+	if o.circuit == "" {
+		return
+	}
+	delete(d.shut[o.circuit], o)
+	if len(d.shut[o.circuit]) == 0 {
+		delete(d.shut, o.circuit)
+	}
+	o.circuit = ""
+}
+
 func (d *Delivery) poke() {
 	select {
 	case d.wake <- struct{}{}:
@@ -312,10 +390,11 @@ func (d *Delivery) settle() {
 
 // step starts what can be started and returns the time to the next back-off's end.
 func (d *Delivery) step(ctx context.Context, now time.Time) time.Duration {
+	d.takeNews()
 	for len(d.waiting) > 0 && !d.waiting[0].until.After(now) {
-		d.enqueue(heap.Pop(&d.waiting).(*outlet))
+		d.resume(d.waiting[0])
 	}
-	for d.running < d.Concurrency && ctx.Err() == nil {
+	for d.running < d.Concurrency && d.removing < removals*d.Concurrency && ctx.Err() == nil {
 		var o *outlet
 		switch {
 		// Peers that hang would take all places if they could, each for as
@@ -339,6 +418,23 @@ func (d *Delivery) step(ctx context.Context, now time.Time) time.Duration {
 		return time.Hour
 	}
 	return max(0, d.waiting[0].until.Sub(now))
+}
+
+// takeNews moves the ends of back-offs to where the circuits' are now.
+func (d *Delivery) takeNews() {
+	d.newsMu.Lock()
+	defer d.newsMu.Unlock()
+	for key := range d.news {
+		delete(d.news, key)
+		if len(d.shut[key]) == 0 {
+			continue
+		}
+		at := d.Circuits.RetryAt(key) // zero, and so over, where it is closed
+		for o := range d.shut[key] {
+			o.until = at
+			heap.Fix(&d.waiting, o.index)
+		}
+	}
 }
 
 // send makes one request to a peer and decides what comes next. It runs
@@ -367,6 +463,9 @@ func (d *Delivery) send(ctx context.Context, o *outlet, now attempt) {
 			split = true
 		}
 	}
+	d.mu.Lock()
+	d.answered(o)
+	d.mu.Unlock()
 	if delivered || drop != nil || !pushed && len(b.unsuitable) > 0 {
 		if e := d.remove(ctx, o.peer, b); e != nil {
 			// The rows will go out again: at least once, never not at all.
@@ -384,11 +483,7 @@ func (d *Delivery) send(ctx context.Context, o *outlet, now attempt) {
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.running--
-	if o.slow {
-		o.slow = false
-		d.slow--
-	}
+	d.removing--
 	defer d.poke()
 	defer d.settle()
 	switch {
@@ -411,12 +506,12 @@ func (d *Delivery) send(ctx context.Context, o *outlet, now attempt) {
 	case drop != nil:
 		o.drops++
 		if o.drops > dropBurst {
-			d.fail(o, drop)
+			d.fail(o, t, drop)
 		} else {
 			d.enqueue(o)
 		}
 	case err != nil:
-		d.fail(o, err)
+		d.fail(o, t, err)
 	default:
 		if delivered {
 			d.recovered(o)
@@ -430,23 +525,54 @@ func (d *Delivery) send(ctx context.Context, o *outlet, now attempt) {
 	}
 }
 
-// fail puts a peer into back-off.
-func (d *Delivery) fail(o *outlet, err error) {
-	o.failures++
-	o.err = err.Error()
+// answered frees the place of a request before its rows are removed: other peers
+// need not wait for the disk.
+func (d *Delivery) answered(o *outlet) {
+	d.running--
+	d.removing++
+	if o.slow {
+		o.slow = false
+		d.slow--
+	}
+	d.poke()
+}
+
+// fail puts a peer into back-off: its circuit's, if that is open, or one of its own.
+func (d *Delivery) fail(o *outlet, t Target, err error) {
+	now := time.Now()
+	if shut := errors.Is(err, ErrCircuitOpen); !shut || o.failures == 0 {
+		// A call that was not made tells nothing new.
+		o.failures++
+		o.failed, o.err = now, err.Error()
+		if o.failures == 1 && !o.kicked {
+			d.Logger.Warn("could not deliver to a peer; trying again with growing pauses", "peer", o.peer, "error", err)
+		}
+	}
 	if o.kicked {
+		d.Circuits.Revive(t.URL)
 		d.enqueue(o)
 		return
 	}
-	if o.failures == 1 {
-		d.Logger.Warn("could not deliver to a peer; trying again with growing pauses", "peer", o.peer, "error", err)
+	at := d.Circuits.RetryAt(t.URL)
+	switch {
+	case !at.IsZero():
+		o.circuit = circuitKey(t.URL)
+		if d.shut[o.circuit] == nil {
+			d.shut[o.circuit] = map[*outlet]struct{}{}
+		}
+		d.shut[o.circuit][o] = struct{}{}
+	case errors.Is(err, ErrCircuitOpen):
+		d.enqueue(o) // it has closed meanwhile
+		return
+	default:
+		wait := backoff(o.failures, d.RetryBase, d.RetryCap, d.random)
+		var status *StatusError
+		if errors.As(err, &status) {
+			wait = max(wait, min(status.RetryAfter, d.RetryCap))
+		}
+		at = now.Add(wait)
 	}
-	wait := backoff(o.failures, d.RetryBase, d.RetryCap, d.random)
-	var status *StatusError
-	if errors.As(err, &status) {
-		wait = max(wait, min(status.RetryAfter, d.RetryCap))
-	}
-	o.state, o.until = backing, time.Now().Add(wait)
+	o.state, o.until = backing, at
 	heap.Push(&d.waiting, o)
 }
 

@@ -548,3 +548,40 @@ func TestKickedDuringARequest(t *testing.T) {
 	close(running)
 	eventually(t, "delivered", func() bool { return rows(t, s, store.Outbox, peerA) == 0 })
 }
+
+// TestHeardShortensABackoff: to what one failure costs, however often it is called.
+func TestHeardShortensABackoff(t *testing.T) {
+	s, dir := newStore(t), &directory{}
+	r := newReceiver(t, func([]string) (int, string) { return 500, "" })
+	dir.set(peerA, r.URL)
+	queue(t, s, store.Outbox, peerA, "1")
+	d, _ := start(t, DeliveryConfig{Store: s, Directory: dir, RetryBase: time.Hour, RetryCap: 1000 * time.Hour})
+	d.Heard(peerB)
+	eventually(t, "it backs off", func() bool { return d.Health(peerA) != "" })
+	if err := d.Settle(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	set := func(failed, until time.Duration) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.peers[peerA].failed, d.peers[peerA].until = time.Now().Add(failed), time.Now().Add(until)
+	}
+	set(-time.Minute, 500*time.Hour)
+	for range 10 {
+		d.Heard(peerA)
+	}
+	d.mu.Lock()
+	left := time.Until(d.waiting[0].until)
+	d.mu.Unlock()
+	if left < 58*time.Minute || left > time.Hour {
+		t.Errorf("%s are left of the back-off", left)
+	}
+	if n := r.asked(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+	set(-time.Hour, 500*time.Hour)
+	r.set(nil)
+	d.Heard(peerA)
+	eventually(t, "delivered", func() bool { return rows(t, s, store.Outbox, peerA) == 0 })
+	d.Heard(peerA)
+}

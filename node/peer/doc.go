@@ -22,4 +22,7 @@
 //     byte for byte.
 //   - A dead, slow or hostile peer delays no other, and costs a bounded number
 //     of goroutines. What is remembered of peers is bounded.
+//   - Whether a peer answers is known in one place, Circuits, by all calls to it. While
+//     its circuit is open they fail at once, but for one now and then; nobody waits
+//     for a back-off of its own besides.
 package peer

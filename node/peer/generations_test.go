@@ -41,7 +41,7 @@ func TestSignedDelivery(t *testing.T) {
 	all := words(refs(5))
 	expectTaken(t, p, append([]string{"NEW self"}, all[:3]...), all[3:])
 	want := `
-# HELP koi_delivery_requests_total Requests that push events to peers, by outcome (ok; unknown_node, invalid_key, invalid_signature, invalid_target; 3xx, 4xx, 5xx, network, timeout, forbidden, denied, bad_answer, unknown_server, bad_event, stopped) and generation (signed, unsigned).
+# HELP koi_delivery_requests_total Requests that push events to peers, by outcome (ok; unknown_node, invalid_key, invalid_signature, invalid_target; 3xx, 4xx, 5xx, network, timeout, circuit_open, forbidden, denied, bad_answer, unknown_server, bad_event, stopped) and generation (signed, unsigned).
 # TYPE koi_delivery_requests_total counter
 koi_delivery_requests_total{generation="signed",outcome="ok"} 2
 `

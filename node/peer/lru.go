@@ -1,68 +1,76 @@
 package peer
 
-import (
-	"container/list"
-
-	"github.com/koi-net/koi-operator/node/rid"
-)
+import "container/list"
 
 // maxPeers bounds what is remembered of peers: beyond it, those unused for
 // longest are forgotten.
 const maxPeers = 10_000
 
-// lru keeps a value for each of at most maxPeers nodes. Whoever owns it guards it.
-type lru[V any] struct {
+// lru keeps a value for each of at most maxPeers peers, known by a K. Whoever owns
+// it guards it.
+type lru[K comparable, V any] struct {
 	most  int
-	order *list.List // of *lruEntry[V], the one used last in front
-	items map[rid.RID]*list.Element
+	order *list.List // of *lruEntry[K, V], the one used last in front
+	items map[K]*list.Element
 }
 
-type lruEntry[V any] struct {
-	rid   rid.RID
+type lruEntry[K comparable, V any] struct {
+	key   K
 	value V
 }
 
-func newLRU[V any]() *lru[V] {
-	return &lru[V]{most: maxPeers, order: list.New(), items: map[rid.RID]*list.Element{}}
+func newLRU[K comparable, V any]() *lru[K, V] {
+	return &lru[K, V]{most: maxPeers, order: list.New(), items: map[K]*list.Element{}}
 }
 
-// get returns the value of r, which counts as a use; nil if there is none.
-func (l *lru[V]) get(r rid.RID) *V {
-	e, ok := l.items[r]
+// get returns the value of k, which counts as a use; nil if there is none.
+func (l *lru[K, V]) get(k K) *V {
+	e, ok := l.items[k]
 	if !ok {
 		return nil
 	}
 	l.order.MoveToFront(e)
-	return &e.Value.(*lruEntry[V]).value
+	return &e.Value.(*lruEntry[K, V]).value
 }
 
 // put is get, which makes a value where there is none. What it returned before
-// for other nodes may be out of the memory then.
-func (l *lru[V]) put(r rid.RID) *V {
-	if v := l.get(r); v != nil {
+// for other peers may be out of the memory then.
+func (l *lru[K, V]) put(k K) *V {
+	if v := l.get(k); v != nil {
 		return v
 	}
-	entry := &lruEntry[V]{rid: r}
-	l.items[r] = l.order.PushFront(entry)
+	entry := &lruEntry[K, V]{key: k}
+	l.items[k] = l.order.PushFront(entry)
 	for l.order.Len() > l.most {
-		oldest := l.order.Remove(l.order.Back()).(*lruEntry[V])
-		delete(l.items, oldest.rid)
+		oldest := l.order.Remove(l.order.Back()).(*lruEntry[K, V])
+		delete(l.items, oldest.key)
 	}
 	return &entry.value
 }
 
-func (l *lru[V]) delete(r rid.RID) {
-	if e, ok := l.items[r]; ok {
+func (l *lru[K, V]) delete(k K) {
+	if e, ok := l.items[k]; ok {
 		l.order.Remove(e)
-		delete(l.items, r)
+		delete(l.items, k)
 	}
 }
 
-// all yields nodes and values, the one used last first, until yield returns
+// oldest returns the peer that was not used for longest, and its value; nil if
+// there is none. It counts as no use.
+func (l *lru[K, V]) oldest() (k K, v *V) {
+	e := l.order.Back()
+	if e == nil {
+		return k, nil
+	}
+	entry := e.Value.(*lruEntry[K, V])
+	return entry.key, &entry.value
+}
+
+// all yields peers and values, the one used last first, until yield returns
 // false. It counts as no use.
-func (l *lru[V]) all(yield func(rid.RID, *V) bool) {
+func (l *lru[K, V]) all(yield func(K, *V) bool) {
 	for e := l.order.Front(); e != nil; e = e.Next() {
-		if entry := e.Value.(*lruEntry[V]); !yield(entry.rid, &entry.value) {
+		if entry := e.Value.(*lruEntry[K, V]); !yield(entry.key, &entry.value) {
 			return
 		}
 	}

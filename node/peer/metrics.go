@@ -18,7 +18,7 @@ func newDeliveryMetrics(r prometheus.Registerer) (*deliveryMetrics, error) {
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "koi_delivery_requests_total",
 			Help: "Requests that push events to peers, by outcome (ok; unknown_node, invalid_key, invalid_signature, invalid_target; " +
-				"3xx, 4xx, 5xx, network, timeout, forbidden, denied, bad_answer, unknown_server, bad_event, stopped) and generation (signed, unsigned).",
+				"3xx, 4xx, 5xx, network, timeout, circuit_open, forbidden, denied, bad_answer, unknown_server, bad_event, stopped) and generation (signed, unsigned).",
 		}, []string{"outcome", "generation"}),
 		delivered: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "koi_delivery_events_total",
@@ -83,6 +83,24 @@ func newPollingMetrics(r prometheus.Registerer) (*pollingMetrics, error) {
 		}),
 	}
 	return m, register(r, m.polls, m.events)
+}
+
+type circuitMetrics struct {
+	transitions *prometheus.CounterVec
+}
+
+func newCircuitMetrics(r prometheus.Registerer, open func() int) (*circuitMetrics, error) {
+	m := &circuitMetrics{
+		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "koi_peer_circuit_transitions_total",
+			Help: "Changes of peers' circuits, by what they became (open: calls fail at once; half_open: one is let through; closed).",
+		}, []string{"to"}),
+	}
+	opened := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "koi_peer_circuits_open",
+		Help: "Base URLs of peers that do not answer, so that calls to them fail at once.",
+	}, func() float64 { return float64(open()) })
+	return m, register(r, m.transitions, opened)
 }
 
 func register(r prometheus.Registerer, cs ...prometheus.Collector) error {

@@ -250,12 +250,7 @@ func (p *Polling) done(ctx context.Context, t Target, s *source, more bool, err 
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		s.failures++
-		s.err = err.Error()
-		s.due = time.Now().Add(backoff(s.failures, p.Interval, p.RetryCap, random))
-		if s.failures == 1 {
-			p.Logger.Warn("could not poll a node; trying again with growing pauses", "peer", t.RID, "url", t.URL, "error", err)
-		}
+		p.failed(t, s, err)
 	default:
 		if s.failures > 0 {
 			p.Logger.Info("polling a node again", "peer", t.RID, "url", t.URL, "failures", s.failures)
@@ -267,4 +262,22 @@ func (p *Polling) done(ctx context.Context, t Target, s *source, more bool, err 
 		}
 	}
 	s.woken = false
+}
+
+// failed puts a target into back-off. A poll that was not made because the circuit
+// is open tells nothing new and costs nothing: the next turn may ask again.
+func (p *Polling) failed(t Target, s *source, err error) {
+	shut := errors.Is(err, ErrCircuitOpen)
+	if !shut || s.failures == 0 {
+		s.failures++
+		s.err = err.Error()
+		if s.failures == 1 {
+			p.Logger.Warn("could not poll a node; trying again with growing pauses", "peer", t.RID, "url", t.URL, "error", err)
+		}
+	}
+	wait := p.Interval / 2
+	if !shut {
+		wait = backoff(s.failures, p.Interval, p.RetryCap, random)
+	}
+	s.due = time.Now().Add(wait)
 }

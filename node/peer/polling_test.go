@@ -258,3 +258,33 @@ func TestPollingWakeDuringAPoll(t *testing.T) {
 		t.Error("the target is not polled again")
 	}
 }
+
+// TestPollingFollowsTheCircuit: polls that are not made are no failures of the peer,
+// and the first one after the circuit closed is made at the next turn.
+func TestPollingFollowsTheCircuit(t *testing.T) {
+	var mu sync.Mutex
+	calls, open := 0, true
+	p := runPolling(t, PollingConfig{
+		Client: pollerFunc(func(context.Context, string, int) ([]protocol.Event, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			calls++
+			if open {
+				return nil, &CircuitError{Failures: 3, Until: time.Now().Add(time.Hour), Last: errDown}
+			}
+			return nil, nil
+		}),
+		Targets:  func() []Target { return []Target{{RID: peerA, URL: "shut"}} },
+		Accept:   (&sink{}).accept,
+		Interval: time.Millisecond,
+		RetryCap: time.Hour,
+	})
+	eventually(t, "looked at again and again", func() bool { mu.Lock(); defer mu.Unlock(); return calls > 20 })
+	if h := p.Health(peerA); !strings.Contains(h, errDown.Error()) {
+		t.Errorf("health: %q", h)
+	}
+	mu.Lock()
+	open = false
+	mu.Unlock()
+	eventually(t, "healthy again", func() bool { return p.Health(peerA) == "" })
+}

@@ -76,8 +76,8 @@ type Polls struct {
 	metrics *pollsMetrics
 
 	mu         sync.Mutex
-	leases     map[rid.RID]*pollLease // at most one for each peer with rows or being answered
-	introduced *lru[struct{}]         // peers that were told who we are
+	leases     map[rid.RID]*pollLease  // at most one for each peer with rows or being answered
+	introduced *lru[rid.RID, struct{}] // peers that were told who we are
 }
 
 // pollLease is what one poll is answered, or was: once written it stands for
@@ -125,7 +125,7 @@ func NewPolls(c PollsConfig) (*Polls, error) {
 	if err != nil {
 		return nil, fmt.Errorf("polls: %w", err)
 	}
-	return &Polls{PollsConfig: c, metrics: m, leases: map[rid.RID]*pollLease{}, introduced: newLRU[struct{}]()}, nil
+	return &Polls{PollsConfig: c, metrics: m, leases: map[rid.RID]*pollLease{}, introduced: newLRU[rid.RID, struct{}]()}, nil
 }
 
 // Lease is what a poll is answered; it is the Lease of node/server.
@@ -188,14 +188,25 @@ func (p *Polls) fill(ctx context.Context, l, last *pollLease, limit int, now tim
 		p.metrics.confirmed.Add(float64(len(last.seqs) - last.unsuitable))
 		p.metrics.unsuitable.Add(float64(last.unsuitable))
 	}
-	if _, err := p.expire(ctx, l.peer, now.Add(-p.QueueMaxAge)); err != nil {
-		return err
+	before := now.Add(-p.QueueMaxAge)
+	stale, err := p.read(ctx, l, limit, before)
+	if stale {
+		if _, err := p.expire(ctx, l.peer, before); err != nil {
+			return err
+		}
+		_, err = p.read(ctx, l, limit, before)
 	}
+	return err
+}
+
+// read takes into l what it is to offer. Where the oldest row was queued before the
+// given time it takes nothing, and says so.
+func (p *Polls) read(ctx context.Context, l *pollLease, limit int, before time.Time) (stale bool, err error) {
 	most := p.Rows
 	if limit > 0 {
 		most = min(most, limit)
 	}
-	err := p.Store.View(ctx, func(rd store.Reader) error {
+	err = p.Store.View(ctx, func(rd store.Reader) error {
 		size := 0
 		for _, own := range l.events {
 			size += len(own) + 1
@@ -203,6 +214,10 @@ func (p *Polls) fill(ctx context.Context, l, last *pollLease, limit int, now tim
 		for row, err := range rd.QueueRows(store.PollQueue, l.peer, 0) {
 			if err != nil {
 				return err
+			}
+			if len(l.seqs) == 0 && row.Queued.Before(before) {
+				stale = true
+				return nil
 			}
 			if len(l.events) >= most || len(l.seqs) == p.Rows {
 				return nil
@@ -222,9 +237,9 @@ func (p *Polls) fill(ctx context.Context, l, last *pollLease, limit int, now tim
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("reading the poll queue: %w", err)
+		return false, fmt.Errorf("reading the poll queue: %w", err)
 	}
-	return nil
+	return stale, nil
 }
 
 // replace puts another lease in l's place if l still is its peer's.

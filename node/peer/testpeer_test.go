@@ -414,6 +414,9 @@ func newCaller(t testing.TB, change func(*ClientConfig)) *caller {
 	if change != nil {
 		change(&config)
 	}
+	if config.Circuits == nil {
+		config.Circuits = shortCircuits(t)
+	}
 	c.Client = NewClient(config)
 	c.pauses = []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}
 	t.Cleanup(c.Close)

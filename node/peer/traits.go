@@ -37,7 +37,7 @@ type Traits struct {
 	now     func() time.Time
 
 	mu    sync.Mutex
-	peers *lru[trait]
+	peers *lru[rid.RID, trait]
 	epoch uint64 // of our own profile; see Reintroduce
 }
 
@@ -56,7 +56,7 @@ type trait struct {
 
 // NewTraits returns a Traits that knows nobody.
 func NewTraits() *Traits {
-	return &Traits{changed: make(chan struct{}, 1), now: time.Now, peers: newLRU[trait]()}
+	return &Traits{changed: make(chan struct{}, 1), now: time.Now, peers: newLRU[rid.RID, trait]()}
 }
 
 // FloatStyle returns the style of floats to sign in for a node: the one it was

@@ -27,7 +27,7 @@ func judge(err error) verdict {
 	switch {
 	case err == nil:
 		return taken
-	case errors.Is(err, errIntroduction):
+	case errors.Is(err, errIntroduction), errors.Is(err, ErrCircuitOpen):
 		return retry // the events were not looked at
 	case errors.Is(err, errBadEvent):
 		return refused
@@ -85,6 +85,8 @@ func outcome(err error) string {
 	switch {
 	case err == nil:
 		return "ok"
+	case errors.Is(err, ErrCircuitOpen):
+		return "circuit_open"
 	case errors.Is(err, ErrUnsignedPeer):
 		return "denied"
 	case errors.Is(err, ErrUnknownServer):

@@ -19,6 +19,7 @@ type effects struct {
 	sends     []routed
 	followUps []store.InboxRow
 	now       time.Time
+	lost      drops // by the last run of write
 }
 
 // routed is an outgoing event with its receivers.
@@ -79,6 +80,7 @@ func (e *effects) send(event protocol.Event, targets []rid.RID) {
 }
 
 func (e *effects) write(tx store.Writer, noted *noted) error {
+	e.lost = e.lost[:0]
 	switch {
 	case e.record != nil:
 		if err := tx.PutBundle(*e.record); err != nil {
@@ -90,7 +92,7 @@ func (e *effects) write(tx store.Writer, noted *noted) error {
 		}
 	}
 	for _, s := range e.sends {
-		if err := e.p.enqueue(tx, s.routes, s.row); err != nil {
+		if err := e.lost.enqueue(tx, s, e.p.cfg.QueueLimits); err != nil {
 			return err
 		}
 	}

@@ -262,13 +262,16 @@ func (p *Processor) Send(ctx context.Context, e protocol.Event, targets ...rid.R
 	if len(routes) == 0 {
 		return nil
 	}
-	row := store.QueueRow{RID: e.RID, Event: protocol.AppendEvent(nil, e), Queued: p.cfg.Now()}
+	event := routed{routes: routes, row: store.QueueRow{RID: e.RID, Event: protocol.AppendEvent(nil, e), Queued: p.cfg.Now()}}
+	var lost drops
 	err := p.update(ctx, func(tx store.Writer) error {
-		return p.enqueue(tx, routes, row)
+		lost = lost[:0]
+		return lost.enqueue(tx, event, p.cfg.QueueLimits)
 	})
 	if err != nil {
 		return fmt.Errorf("queue %s of %s: %w", e.EventType, e.RID, err)
 	}
+	p.tellDrops(lost)
 	if p.cfg.OnCommit != nil {
 		p.cfg.OnCommit(Commit{Queued: routes})
 	}
@@ -354,18 +357,36 @@ func (p *Processor) route(targets []rid.RID) map[store.Queue][]rid.RID {
 	return routes
 }
 
-func (p *Processor) enqueue(tx store.Writer, routes map[store.Queue][]rid.RID, row store.QueueRow) error {
-	for q, peers := range routes {
-		dropped, err := tx.Enqueue(q, peers, row, p.cfg.QueueLimits)
+// drops are the rows that a transaction dropped at a queue's bound.
+type drops []dropped
+
+type dropped struct {
+	queue store.Queue
+	peer  rid.RID
+	store.Drops
+}
+
+// enqueue queues an event for its receivers, and adds to d what that drove out.
+func (d *drops) enqueue(tx store.Writer, e routed, limits store.QueueLimits) error {
+	for q, peers := range e.routes {
+		lost, err := tx.Enqueue(q, peers, e.row, limits)
 		if err != nil {
 			return err
 		}
-		for peer, n := range dropped {
-			p.metrics.drops(q, n)
-			if n.Marked { // once until the mark is cleared: the metric counts the rest
-				p.log.Warn("events dropped: the peer's queue is at its bound, and the peer misses some until it takes in our whole state", "peer", peer, "queue", q, "oldest", n.Oldest, "tooLarge", n.TooLarge)
-			}
+		for peer, n := range lost {
+			*d = append(*d, dropped{q, peer, n})
 		}
 	}
 	return nil
+}
+
+// tellDrops counts and logs what was dropped. It is called once the transaction is
+// committed: until then it may be undone.
+func (p *Processor) tellDrops(all drops) {
+	for _, d := range all {
+		p.metrics.drops(d.queue, d.Drops)
+		if d.Marked { // once until the mark is cleared: the metric counts the rest
+			p.log.Warn("events dropped: the peer's queue is at its bound, and the peer misses some until it takes in our whole state", "peer", d.peer, "queue", d.queue, "oldest", d.Oldest, "tooLarge", d.TooLarge)
+		}
+	}
 }

@@ -441,6 +441,7 @@ func (p *Processor) commit(ctx context.Context, c *Context, r row, o *Object) (f
 // committed brings the graph up to date with a committed object and tells of it.
 func (p *Processor) committed(o *Object, e *effects) {
 	p.updateGraph(o, e.record)
+	p.tellDrops(e.lost)
 	p.log.Debug("knowledge object committed", "rid", o.RID, "event", o.Normalized, "source", o.Source, "targets", len(o.Targets))
 	if p.cfg.OnCommit != nil {
 		p.cfg.OnCommit(Commit{Object: o, Record: e.record, Queued: e.queued()})
@@ -485,6 +486,7 @@ func (p *Processor) final(ctx context.Context, r row, o *Object) error {
 		return fmt.Errorf("%w: commit the Final phase of %s: %w", errStore, o.RID, err)
 	}
 	p.pending.done(r.rid)
+	p.tellDrops(e.lost)
 	if queued := e.queued(); len(queued) > 0 && p.cfg.OnCommit != nil {
 		p.cfg.OnCommit(Commit{Queued: queued})
 	}

@@ -44,6 +44,7 @@ func (b backend) Status(ctx context.Context) (client.Status, error) {
 		EdgeApproval: string(n.cfg.EdgeApproval),
 	}
 	st.Quarantined = n.processor.Quarantined()
+	st.Damaged = n.repairs.count()
 	st.Ready = !slices.ContainsFunc(st.Checks, func(c client.Check) bool { return !c.OK })
 	for _, t := range n.cfg.Interests {
 		st.Interests = append(st.Interests, string(t))

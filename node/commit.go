@@ -18,6 +18,7 @@ func (n *Node) committed(c pipeline.Commit) {
 		return
 	}
 	o := c.Object
+	n.repairs.mended(o.RID)
 	change := client.Change{Kind: client.ChangeBundle, Event: o.Normalized, RID: o.RID}
 	switch o.RID.Type() {
 	case rid.NodeType:

@@ -13,6 +13,7 @@ import (
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/scrub"
 )
 
 // ErrBadConfig is wrapped by every error about the configuration of a node.
@@ -46,8 +47,13 @@ type Config struct {
 	// AdminToken is the bearer token of the admin API. Required where
 	// AdminListen is not a loopback address.
 	AdminToken string
+	// AdminTokenFile is the file AdminToken was read from. Where it is set, the
+	// file counts, as it is then: a changed token is taken up without a restart,
+	// and the one before is taken for admin.Grace.
+	AdminTokenFile string
 	// AdminTLSCertFile and AdminTLSKeyFile turn TLS on for the admin listener;
-	// required where it is not a loopback address.
+	// required where it is not a loopback address. Changed files are taken up
+	// without a restart.
 	AdminTLSCertFile string
 	AdminTLSKeyFile  string
 	// MetricsListen serves /metrics on a listener of its own; "" leaves it to
@@ -89,6 +95,13 @@ type Config struct {
 	// MaxInbox is how many accepted events may wait; beyond it broadcasts are
 	// answered 503.
 	MaxInbox int
+	// MaxStoreSize bounds the store's file, in bytes; 0 lets it grow as far as its
+	// volume has room. Near either bound additions are refused, and answered 507,
+	// while reads and deletions go on.
+	MaxStoreSize int64
+	// ScrubInterval is how long it takes at least to read all bundles again, to see
+	// that they are whole; 0 leaves it out.
+	ScrubInterval time.Duration
 	// QueueRows and QueueBytes bound what waits for one peer.
 	QueueRows  int
 	QueueBytes int64
@@ -149,6 +162,7 @@ func DefaultConfig() Config {
 		ShutdownTimeout: 10 * time.Second,
 		Workers:         64,
 		MaxInbox:        1_000_000,
+		ScrubInterval:   scrub.DefaultInterval,
 		QueueRows:       100_000,
 		QueueBytes:      256 << 20,
 		QueueMaxAge:     7 * 24 * time.Hour,

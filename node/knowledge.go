@@ -123,6 +123,7 @@ func (n *Node) Bundle(ctx context.Context, r rid.RID) (b protocol.Bundle, err er
 		b = rec.Bundle
 		return err
 	})
+	n.repairs.seen(r, err)
 	return b, err
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/scrub"
 	"github.com/koi-net/koi-operator/node/server"
 	"github.com/koi-net/koi-operator/node/store"
 	"github.com/koi-net/koi-operator/node/store/bolt"
@@ -44,7 +46,10 @@ type Node struct {
 	log      *slog.Logger
 	metrics  *prometheus.Registry
 	identity identity.Identity
-	store    store.Store
+	store    store.Store // room
+	room     *room
+	repairs  *repairs
+	scrubber *scrub.Scrubber // nil where it is turned off
 	graph    *graph.Graph
 	started  time.Time
 
@@ -141,11 +146,15 @@ func (n *Node) open() error {
 		// the data directory, a store that somebody moved away.
 		n.log.Warn("the node was here before and its store is not: it begins with an empty one", "rid", id.RID, "store", path)
 	}
-	st, err := bolt.Open(bolt.Options{Path: path, NodeRID: id.RID, Create: true, Clock: n.cfg.Clock, Logger: n.log})
+	st, err := bolt.Open(bolt.Options{Path: path, NodeRID: id.RID, Create: true, MaxSize: n.cfg.MaxStoreSize, Clock: n.cfg.Clock, Logger: n.log})
 	if err != nil {
 		return err
 	}
-	n.store = st
+	n.room, err = watchRoom(st, n.log, n.metrics)
+	if err != nil {
+		return errors.Join(err, st.Close())
+	}
+	n.store = n.room
 	return nil
 }
 
@@ -169,6 +178,17 @@ func (n *Node) firstStart(store string, there bool) error {
 func (n *Node) build() (err error) {
 	self := n.identity.RID
 	n.graph = graph.New(self)
+	if n.repairs, err = newRepairs(n); err != nil {
+		return err
+	}
+	if n.cfg.ScrubInterval > 0 {
+		n.scrubber, err = scrub.New(scrub.Config{
+			Store: n.store, Report: n.repairs.found, Interval: n.cfg.ScrubInterval, Now: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
+		})
+		if err != nil {
+			return err
+		}
+	}
 	if err := n.loadGraph(context.Background()); err != nil {
 		return err
 	}
@@ -193,7 +213,7 @@ func (n *Node) build() (err error) {
 			Self: self, Profile: n.Profile, Approval: n.cfg.EdgeApproval, Coordinator: n.cfg.Coordinator, ClockSkew: clockSkew,
 			DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Heard: n.heard,
 		}), n.cfg.Handlers...),
-		Fetcher: n.fetcher(), Route: n.route, OnCommit: n.committed,
+		Fetcher: n.fetcher(), Route: n.route, OnCommit: n.committed, OnDamaged: n.repairs.seen,
 		QueueLimits: store.QueueLimits{Rows: n.cfg.QueueRows, Bytes: n.cfg.QueueBytes},
 		Replay:      store.ReplayBounds{Rows: n.cfg.ReplayRows, Age: n.cfg.ReplayMaxAge},
 		Workers:     n.cfg.Workers, MaxInbox: n.cfg.MaxInbox,
@@ -220,7 +240,10 @@ func (n *Node) build() (err error) {
 	n.polls, err = peer.NewPolls(peer.PollsConfig{
 		Store: n.store, Introduction: n.introduction, Suits: n.suits, QueueMaxAge: n.cfg.QueueMaxAge, Clock: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return n.metrics.Register(gauges{n})
 }
 
 func (n *Node) fetcher() fetcher { return fetcher{graph: n.graph, client: n.client, busy: &n.fetching} }
@@ -236,19 +259,30 @@ const clockSkew = 5 * time.Minute
 
 func (n *Node) loadGraph(ctx context.Context) error {
 	var edges []store.Record
+	var faults []scrub.Fault
 	err := n.store.View(ctx, func(tx store.Reader) error {
-		for rec, err := range tx.Records([]rid.Type{rid.NodeType, rid.EdgeType}, "") {
+		for r, err := range tx.RIDs([]rid.Type{rid.NodeType, rid.EdgeType}, "") {
 			if err != nil {
 				return err
 			}
-			if rec.Bundle.Manifest.RID.Type() == rid.EdgeType {
+			rec, err := tx.Bundle(r)
+			switch {
+			case errors.Is(err, store.ErrDamaged):
+				// The net goes on without it until it is had again.
+				faults = append(faults, scrub.Fault{RID: r, Reason: scrub.Damaged, Err: err})
+			case err != nil:
+				return err
+			case r.Type() == rid.EdgeType:
 				edges = append(edges, rec)
-				continue
+			default:
+				n.apply(rec)
 			}
-			n.apply(rec)
 		}
 		return nil
 	})
+	for _, f := range faults {
+		n.repairs.found(ctx, f)
+	}
 	if err != nil {
 		return fmt.Errorf("read the graph: %w", err)
 	}
@@ -356,6 +390,9 @@ func (n *Node) run(ctx context.Context) error {
 	defer stopWork()
 	work, workCtx := errgroup.WithContext(workCtx)
 	work.Go(func() error { return n.processor.Run(workCtx) })
+	// What the node does by itself ends first.
+	actCtx, stopActing := context.WithCancel(workCtx)
+	defer stopActing()
 
 	serveCtx, stopServing := context.WithCancel(ctx)
 	defer stopServing()
@@ -364,10 +401,15 @@ func (n *Node) run(ctx context.Context) error {
 	if err == nil {
 		work.Go(func() error { return n.delivery.Run(workCtx) })
 		work.Go(func() error { return n.polls.Run(workCtx) })
-		work.Go(func() error { return n.contact.Run(workCtx) })
 		work.Go(func() error { return n.keepTraits(workCtx) })
+		work.Go(func() error { return n.contact.Run(actCtx) })
+		work.Go(func() error { return n.room.Run(actCtx) })
+		work.Go(func() error { return n.repairs.Run(actCtx) })
+		if n.scrubber != nil {
+			work.Go(func() error { return n.scrubber.Run(actCtx) })
+		}
 		if polling != nil {
-			work.Go(func() error { return polling.Run(workCtx) })
+			work.Go(func() error { return polling.Run(actCtx) })
 		}
 		err = n.serve(serveCtx, servers, ls)
 	}
@@ -389,13 +431,31 @@ func (n *Node) run(ctx context.Context) error {
 	})
 	n.log.Info("node up", "rid", n.identity.RID, "listen", n.Addr(), "admin", n.AdminAddr(), "baseURL", n.Profile().BaseURL)
 	close(n.ready)
+	stopped := make(chan time.Time, 1)
+	context.AfterFunc(serveCtx, func() { stopped <- time.Now() })
 	err = ignoreCanceled(servers.Wait())
+	stopActing()
+	n.drain(workCtx, (<-stopped).Add(n.cfg.ShutdownTimeout))
 	stopWork()
 	if werr := ignoreCanceled(work.Wait()); werr != nil {
 		err = werr
 	}
 	n.log.Info("node stopped", "rid", n.identity.RID)
 	return err
+}
+
+// drain lets the work under way end, until the deadline. What waits for a peer to
+// come back waits on disk, and nobody for it.
+func (n *Node) drain(ctx context.Context, deadline time.Time) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	err := n.processor.Settle(ctx)
+	if err == nil {
+		err = n.delivery.Settle(ctx)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		n.log.Warn("stopping with work under way: it goes on at the next start", "after", n.cfg.ShutdownTimeout)
+	}
 }
 
 func ignoreCanceled(err error) error {
@@ -473,7 +533,13 @@ func (n *Node) storeFailure() error {
 	if _, err := n.store.Size(); err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)
 	}
-	return n.processor.StoreFailure()
+	if err := n.room.Full(); err != nil {
+		return err
+	}
+	if err := n.processor.StoreFailure(); !errors.Is(err, store.ErrFull) {
+		return err
+	}
+	return nil // for one body, or for a moment: room says when it is full
 }
 
 // polling asks the full nodes we know for events, or the first contact while
@@ -603,10 +669,6 @@ func reachable(a net.Addr) string {
 
 // serve starts the listeners' servers in g; they stop when ctx ends.
 func (n *Node) serve(ctx context.Context, g *errgroup.Group, ls listeners) error {
-	adminHandler := admin.New(admin.Config{
-		Backend: backend{n}, Feed: n.feed, Token: n.cfg.AdminToken, Metrics: n.metrics, Logger: n.log,
-		Limits: admin.Limits{Protocol: n.cfg.Limits},
-	})
 	if ls.protocol != nil {
 		base, err := url.Parse(n.Profile().BaseURL)
 		if err != nil {
@@ -615,32 +677,56 @@ func (n *Node) serve(ctx context.Context, g *errgroup.Group, ls listeners) error
 		h, err := server.New(server.Config{
 			Store: n.store, Inbox: acceptor{n.processor}, Polls: n.polls, Self: n.self, BasePath: base.Path,
 			Identity: n.identity, Peers: peers{n}, DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Product: n.product(),
-			Limits: n.cfg.Limits, Concurrency: n.cfg.PeerConcurrency, Logger: n.log, Metrics: n.metrics,
+			Limits: n.cfg.Limits, Concurrency: n.cfg.PeerConcurrency, OnDamaged: n.repairs.seen, Logger: n.log, Metrics: n.metrics,
 		})
 		if err != nil {
 			return err
 		}
-		n.serveOn(ctx, g, server.HTTPServer(h, n.log), ls.protocol, "", "")
+		n.serveOn(ctx, g, server.HTTPServer(h, n.log), ls.protocol)
 	}
 	if ls.admin != nil {
-		srv := admin.HTTPServer(adminHandler, n.log)
-		srv.RegisterOnShutdown(n.feed.Close)
-		n.serveOn(ctx, g, srv, ls.admin, n.cfg.AdminTLSCertFile, n.cfg.AdminTLSKeyFile)
+		srv, err := n.adminServer()
+		if err != nil {
+			return err
+		}
+		n.serveOn(ctx, g, srv, ls.admin)
 	}
 	if ls.metrics != nil {
-		n.serveOn(ctx, g, admin.HTTPServer(admin.MetricsHandler(n.metrics), n.log), ls.metrics, "", "")
+		n.serveOn(ctx, g, admin.HTTPServer(admin.MetricsHandler(n.metrics), n.log), ls.metrics)
 	}
 	n.listening.Store(true)
 	return nil
 }
 
-func (n *Node) serveOn(ctx context.Context, g *errgroup.Group, srv *http.Server, ln net.Listener, cert, key string) {
+// adminServer makes the server of the admin API, with what protects it.
+func (n *Node) adminServer() (*http.Server, error) {
+	cfg := admin.Config{
+		Backend: backend{n}, Feed: n.feed, Token: n.cfg.AdminToken, Metrics: n.metrics, Logger: n.log,
+		Limits: admin.Limits{Protocol: n.cfg.Limits},
+	}
+	files := admin.KeyFiles{Token: n.cfg.AdminTokenFile, Cert: n.cfg.AdminTLSCertFile, Key: n.cfg.AdminTLSKeyFile}
+	keys, err := admin.OpenKeys(files, nil, n.log)
+	if err != nil {
+		return nil, bad("admin API: %v", err)
+	}
+	if files.Token != "" {
+		cfg.Keys = keys
+	}
+	srv := admin.HTTPServer(admin.New(cfg), n.log)
+	srv.RegisterOnShutdown(n.feed.Close)
+	if files.Cert != "" {
+		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: keys.Certificate}
+	}
+	return srv, nil
+}
+
+func (n *Node) serveOn(ctx context.Context, g *errgroup.Group, srv *http.Server, ln net.Listener) {
 	var unused unusedConns
 	srv.ConnState = unused.track
 	g.Go(func() error {
 		var err error
-		if cert != "" {
-			err = srv.ServeTLS(ln, cert, key)
+		if srv.TLSConfig != nil {
+			err = srv.ServeTLS(ln, "", "") // it has its certificate
 		} else {
 			err = srv.Serve(ln)
 		}

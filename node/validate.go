@@ -10,6 +10,7 @@ import (
 	"github.com/koi-net/koi-operator/node/admin"
 	"github.com/koi-net/koi-operator/node/edge"
 	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/store/bolt"
 )
 
 // Validate says what is wrong with the configuration, in the words of the
@@ -43,6 +44,12 @@ func (c *Config) Validate() error {
 	}
 	if c.Unsigned && c.UnsignedPeers == UnsignedDeny {
 		return bad("--unsigned with --unsigned-peers %s: a node without a key can speak to nobody then; leave one of the two out", UnsignedDeny)
+	}
+	if c.ScrubInterval < 0 {
+		return bad("--scrub-interval %s: give a time, or 0 to leave the scrub out", c.ScrubInterval)
+	}
+	if c.MaxStoreSize != 0 && c.MaxStoreSize < bolt.MinMaxSize {
+		return bad("--store-max-size %d: use at least %d bytes, or 0 to let the store grow as far as its volume has room", c.MaxStoreSize, bolt.MinMaxSize)
 	}
 	for _, d := range []struct {
 		name  string
@@ -123,7 +130,7 @@ func (c *Config) validateAdmin() error {
 	if err := validateListen("--admin-listen", c.AdminListen); err != nil {
 		return err
 	}
-	if err := admin.CheckListen(c.AdminListen, c.AdminToken != "", c.AdminTLSCertFile != ""); err != nil {
+	if err := admin.CheckListen(c.AdminListen, c.AdminToken != "" || c.AdminTokenFile != "", c.AdminTLSCertFile != ""); err != nil {
 		return bad("--admin-listen: %v", err)
 	}
 	return nil

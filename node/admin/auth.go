@@ -14,14 +14,13 @@ import (
 // authorize lets requests through that carry the bearer token. Both sides are
 // hashed first, so that the comparison's time tells not even the length.
 func (s *server) authorize(next http.Handler) http.Handler {
-	if s.cfg.Token == "" {
+	allows := s.allows()
+	if allows == nil {
 		return s.guardOpen(next)
 	}
-	want := sha256.Sum256([]byte(s.cfg.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		got := sha256.Sum256([]byte(strings.TrimSpace(token)))
-		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !strings.EqualFold(scheme, "Bearer") {
+		if !allows(strings.TrimSpace(token)) || !strings.EqualFold(scheme, "Bearer") {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="koi-node admin"`)
 			s.writeError(w, http.StatusUnauthorized, client.ErrorBody{Error: client.ErrorDetail{
 				Code:    client.CodeUnauthorized,
@@ -31,6 +30,21 @@ func (s *server) authorize(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// allows tells whether a token is one of the API's; nil where it has none.
+func (s *server) allows() func(string) bool {
+	if s.cfg.Keys != nil {
+		return s.cfg.Keys.Allows
+	}
+	if s.cfg.Token == "" {
+		return nil
+	}
+	want := sha256.Sum256([]byte(s.cfg.Token))
+	return func(token string) bool {
+		got := sha256.Sum256([]byte(token))
+		return subtle.ConstantTimeCompare(got[:], want[:]) == 1
+	}
 }
 
 // guardOpen protects an API without a token from web pages in a browser on the

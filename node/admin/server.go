@@ -67,6 +67,8 @@ type Config struct {
 	// Token is the bearer token; "" leaves the API open, which CheckListen
 	// allows on loopback only.
 	Token string
+	// Keys stands in for Token where the token is in a file that may change.
+	Keys *Keys
 	// Metrics is served at /metrics; nil leaves it out.
 	Metrics prometheus.Gatherer
 	// Logger takes failures that are not the client's; nil discards them.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/koi-net/koi-operator/node/rid"
@@ -75,7 +76,7 @@ type dispatcher struct {
 	rows    int             // held in lanes
 	bytes   int
 	more    bool // the store may hold rows beyond cursor
-	flushes []chan struct{}
+	flushes []flush
 	results chan result
 }
 
@@ -115,12 +116,7 @@ func (p *Processor) Run(ctx context.Context) error {
 			return ignoreDone(ctx, err)
 		}
 		d.start(ctx)
-		if d.rows == 0 && !d.more {
-			for _, idle := range d.flushes {
-				close(idle)
-			}
-			d.flushes = nil
-		}
+		d.tell()
 		timer.Reset(min(release, d.parked.untilFirst(time.Now())))
 		select {
 		case <-ctx.Done():
@@ -269,6 +265,25 @@ func (d *dispatcher) resume(lanes []*lane) {
 	for _, l := range lanes {
 		d.enqueue(l)
 	}
+}
+
+// tell ends the waiting of those whose time has come.
+func (d *dispatcher) tell() {
+	if d.more && d.rows < windowRows {
+		return
+	}
+	resting := true
+	for k := range d.ready {
+		resting = resting && len(d.ready[k]) == 0 && d.running[k] == 0
+	}
+	empty := d.rows == 0 && !d.more
+	d.flushes = slices.DeleteFunc(d.flushes, func(f flush) bool {
+		if empty || f.rest && resting {
+			close(f.done)
+			return true
+		}
+		return false
+	})
 }
 
 // drain waits for the workers; what they report no longer matters.

@@ -45,6 +45,10 @@ type Config struct {
 	// RID, after the graph is updated. It must not block.
 	OnCommit func(Commit)
 
+	// OnDamaged, if set, is told of a cached bundle that cannot be read. It must not
+	// block.
+	OnDamaged func(rid.RID, error)
+
 	// Workers is how many objects are processed side by side (default 64).
 	Workers int
 	// MaxInbox bounds the objects that wait (default 1,000,000).
@@ -96,12 +100,19 @@ type Processor struct {
 
 	mu      sync.Mutex
 	waiters map[uint64]chan Outcome
-	flushes []chan struct{} // to be closed when the inbox is found empty
+	flushes []flush
 
 	graphMu sync.Mutex // makes each change of the graph one step
 
 	quarantine quarantine
 	pending    *pending
+}
+
+// flush is somebody who waits for the inbox.
+type flush struct {
+	done chan struct{} // to be closed
+	// rest: it is enough that nothing is worked on; objects may wait to be tried again.
+	rest bool
 }
 
 // New checks cfg and returns a Processor. Handlers run in the given order
@@ -280,14 +291,20 @@ func (p *Processor) Send(ctx context.Context, e protocol.Event, targets ...rid.R
 
 // Flush waits until everything accepted before it, and what followed from
 // that, is processed: until the inbox has been empty once.
-func (p *Processor) Flush(ctx context.Context) error {
-	idle := make(chan struct{})
+func (p *Processor) Flush(ctx context.Context) error { return p.await(ctx, false) }
+
+// Settle waits until nothing is being processed, and what is left waits to be
+// tried again: for a node that is about to stop.
+func (p *Processor) Settle(ctx context.Context) error { return p.await(ctx, true) }
+
+func (p *Processor) await(ctx context.Context, rest bool) error {
+	f := flush{done: make(chan struct{}), rest: rest}
 	p.mu.Lock()
-	p.flushes = append(p.flushes, idle)
+	p.flushes = append(p.flushes, f)
 	p.mu.Unlock()
 	p.poke()
 	select {
-	case <-idle:
+	case <-f.done:
 		return nil
 	case <-p.stopped:
 		return fmt.Errorf("waiting for the inbox to empty: %w", ErrStopped)
@@ -304,7 +321,7 @@ func (p *Processor) poke() {
 }
 
 // takeFlushes returns who began to wait since the last call.
-func (p *Processor) takeFlushes() []chan struct{} {
+func (p *Processor) takeFlushes() []flush {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := p.flushes

@@ -72,8 +72,13 @@ func (p *Processor) straight(ctx context.Context, objects []Object) []*passage {
 		}
 	}
 	var passages []*passage
+	seen := make(map[rid.RID]bool, len(objects))
 	for i := range objects {
 		o := &objects[i]
+		if seen[o.RID] {
+			continue // behind the one before it, whichever way that goes
+		}
+		seen[o.RID] = true
 		if !p.quick(o) || o.Source.External() && p.pending.busy(rid.RID(o.Source)) {
 			continue
 		}

@@ -84,6 +84,7 @@ func TestStraightThrough(t *testing.T) {
 			return pipeline.Quarantine("Early", c.Now.Add(time.Hour))
 		})}, []protocol.Event{whole(1)}, 2, 1},
 		{"something to fetch", nil, []protocol.Event{whole(1), bare}, 2, 1},
+		{"forgotten behind what is fetched", nil, []protocol.Event{bare, {RID: bare.RID, EventType: protocol.Forget}}, 3, 2},
 		{"the same RID twice", nil, []protocol.Event{whole(1), event(t, doc(1), at.Add(time.Second), `{"a":2}`)}, 2, 1},
 		{"a node", nil, []protocol.Event{whole(1), nodes}, 3, 2},
 	} {

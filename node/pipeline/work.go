@@ -257,6 +257,9 @@ func (p *Processor) previous(ctx context.Context, o *Object) error {
 	case errors.Is(err, store.ErrDamaged):
 		// What comes in replaces the damaged record.
 		p.log.Error("cached bundle is damaged and counts as missing", "rid", o.RID, "error", err)
+		if p.cfg.OnDamaged != nil {
+			p.cfg.OnDamaged(o.RID, err)
+		}
 		return nil
 	default:
 		return fmt.Errorf("%w: read %s: %w", errStore, o.RID, err)

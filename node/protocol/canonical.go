@@ -67,6 +67,15 @@ func mayDiffer[T ~string | ~[]byte](r T) bool {
 	return false
 }
 
+// rewritten reports whether t is a type whose RIDs the reference rewrites.
+func rewritten(t rid.Type) bool {
+	switch t + ":" {
+	case httpPrefix, httpsPrefix, vectorPrefix, textPrefix, hackmdPrefix:
+		return true
+	}
+	return false
+}
+
 func hasPrefix[T ~string | ~[]byte](s T, prefix string) bool {
 	return len(s) >= len(prefix) && string(s[:len(prefix)]) == prefix
 }

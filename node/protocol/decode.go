@@ -898,24 +898,24 @@ func (d *decoder) bundle(b *Bundle) error {
 func (d *decoder) timestamp(to *Timestamp) error {
 	c := d.peek()
 	start := d.pos
-	text := ""
+	var text []byte
 	switch {
 	case c == '"':
 		sp, err := d.str()
 		if err != nil {
 			return err
 		}
-		text = string(d.bytes(sp))
+		text = d.bytes(sp)
 	case c == '-' || isDigit(c):
 		if _, _, err := d.scalar(c); err != nil {
 			return err
 		}
-		text = string(d.src[start:d.pos])
+		text = d.src[start:d.pos]
 	default:
 		return d.wrong("datetime_type", "Input should be a timestamp such as 2026-01-01T00:00:00Z")
 	}
-	t, err := ParseTimestamp(text)
-	if err != nil {
+	var t Timestamp
+	if err := t.UnmarshalText(text); err != nil {
 		d.note("datetime_from_date_parsing", err.Error(), d.src[start:d.pos])
 		return nil
 	}

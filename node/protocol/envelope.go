@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/koi-net/koi-operator/node/rid"
 )
@@ -44,12 +45,19 @@ func (e Envelope[P]) Verify(verify func(text []byte, signature string) error) (F
 //
 // The error is ErrTooLarge or a *ValidationError.
 func DecodeEnvelope[P Payload](body []byte, l Limits) (Envelope[P], error) {
+	return DecodeEnvelopeInto[P](nil, body, l)
+}
+
+// DecodeEnvelopeInto is DecodeEnvelope for who has memory to spare: Signed is
+// appended to scratch, which is to be empty, and so is valid only until scratch is
+// used for something else. Nothing else of the envelope is.
+func DecodeEnvelopeInto[P Payload](scratch, body []byte, l Limits) (Envelope[P], error) {
 	var none P
 	kind := PayloadType("")
 	if p, ok := any(none).(Payload); ok {
 		kind = p.PayloadType()
 	}
-	e, err := decodeEnvelope(body, l, kind)
+	e, err := decodeEnvelope(scratch, body, l, kind)
 	if err != nil {
 		return Envelope[P]{}, err
 	}
@@ -60,7 +68,7 @@ func DecodeEnvelope[P Payload](body []byte, l Limits) (Envelope[P], error) {
 	return Envelope[P]{Payload: payload, Source: e.Source, Target: e.Target, Signature: e.Signature, Signed: e.Signed}, nil
 }
 
-func decodeEnvelope(body []byte, l Limits, kind PayloadType) (Envelope[Payload], error) {
+func decodeEnvelope(scratch, body []byte, l Limits, kind PayloadType) (Envelope[Payload], error) {
 	var e Envelope[Payload]
 	var limit string
 	err := decode(body, l, func(d *decoder) error {
@@ -106,7 +114,7 @@ func decodeEnvelope(body []byte, l Limits, kind PayloadType) (Envelope[Payload],
 			return append(append(dst, `,"limit":`...), limit...)
 		}
 	}
-	e.Signed = signedText(make([]byte, 0, len(body)), e.Payload.PayloadType(), fields, e.Source, e.Target, received)
+	e.Signed = signedText(slices.Grow(scratch, len(body)), e.Payload.PayloadType(), fields, e.Source, e.Target, received)
 	return e, nil
 }
 

@@ -23,6 +23,10 @@ var errNotFinite = errors.New("NaN and infinite numbers have no canonical form")
 // Hash returns the hash of contents that manifests carry: the SHA-256, in
 // lower-case hexadecimal, of their RFC 8785 (JCS) form.
 func Hash(contents []byte) (string, error) {
+	if isJCS(contents) {
+		sum := sha256.Sum256(contents)
+		return hex.EncodeToString(sum[:]), nil
+	}
 	t := tape{scanner: scanner{src: contents}}
 	if err := t.whole(); err != nil {
 		return "", fmt.Errorf("hashing contents: %w", err)
@@ -43,11 +47,18 @@ func VerifyHash(contents []byte, sum string) error {
 	if n, err := hex.Decode(want[:], []byte(clip(sum, 2*sha256.Size))); err != nil || n != len(want) || len(sum) != 2*sha256.Size {
 		return fmt.Errorf("%w: %q is not 64 hexadecimal digits", ErrHashMismatch, clip(sum, 80))
 	}
+	styles := []*style{jcsStyle, pythonStyle, pythonSpacedStyle}
+	if isJCS(contents) {
+		if sha256.Sum256(contents) == want {
+			return nil
+		}
+		styles = styles[1:]
+	}
 	t := tape{scanner: scanner{src: contents}}
 	if err := t.whole(); err != nil {
 		return fmt.Errorf("hashing contents: %w", err)
 	}
-	for _, style := range []*style{jcsStyle, pythonStyle, pythonSpacedStyle} {
+	for _, style := range styles {
 		if got, err := t.hash(style); err == nil && got == want {
 			return nil
 		}
@@ -90,13 +101,18 @@ func jcsNumber(dst, raw []byte, kind scalarKind) ([]byte, error) {
 		return appendInt(dst, raw), nil
 	}
 	f := parseFloat(raw)
-	switch {
-	case math.IsInf(f, 0):
+	if math.IsInf(f, 0) {
 		return dst, errNotFinite
-	case f == 0:
-		return append(dst, '0'), nil
 	}
-	return appendFloat(dst, f, jcsFloat), nil
+	return appendJCS(dst, f), nil
+}
+
+// appendJCS appends a finite number.
+func appendJCS(dst []byte, f float64) []byte {
+	if f == 0 {
+		return append(dst, '0')
+	}
+	return appendFloat(dst, f, jcsFloat)
 }
 
 func pythonNumber(dst, raw []byte, kind scalarKind) ([]byte, error) {
@@ -283,7 +299,7 @@ func (t *tape) writeObject(dst []byte, s *style, at int) ([]byte, int, error) {
 		}
 		m := t.members[i] // writing below may move the slice
 		e := t.entries[m.key]
-		dst = t.writeString(dst, s, span{start: int(e.start), end: int(e.end), escaped: e.escaped})
+		dst = t.writeString(dst, s, span{start: int(e.start), end: int(e.end), escaped: e.escaped, respell: e.escaped})
 		dst = append(dst, s.colon...)
 		t.pos = int(t.entries[m.value].end) + 1
 		t.peek() // the colon
@@ -301,7 +317,7 @@ func (t *tape) writeString(dst []byte, s *style, sp span) []byte {
 	if s.ascii {
 		return appendASCII(dst, t.bytes(sp))
 	}
-	return appendText(dst, t.src[sp.start:sp.end], sp.escaped)
+	return appendText(dst, t.src[sp.start:sp.end], sp.respell)
 }
 
 func (t *tape) keyText(m member) []byte {
@@ -356,13 +372,21 @@ func (t *tape) arrange(members []member, s *style) int {
 }
 
 // beyondBytes reports whether some key may sort otherwise by UTF-16 than by its
-// bytes: it takes a character from U+E000 on.
+// bytes.
 func (t *tape) beyondBytes(members []member) bool {
 	for _, m := range members {
-		for _, c := range t.keyText(m) {
-			if c >= 0xee {
-				return true
-			}
+		if beyondBytes(t.keyText(m)) {
+			return true
+		}
+	}
+	return false
+}
+
+// beyondBytes reports whether a key has a character from U+E000 on.
+func beyondBytes(key []byte) bool {
+	for _, c := range key {
+		if c >= 0xee {
+			return true
 		}
 	}
 	return false

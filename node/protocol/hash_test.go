@@ -1,6 +1,9 @@
 package protocol
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"os"
@@ -127,6 +130,50 @@ func TestKeyOrder(t *testing.T) {
 	}
 }
 
+// What is canonical is seen to be, at least where it is of an ordinary kind.
+func TestIsJCS(t *testing.T) {
+	for text, want := range map[string]bool{
+		`{}`:      true,
+		`{"a":1}`: true,
+		`{"a":[],"b":[1,-2,0.5,1e+21,1e-7,123456789012345],"c":{"":{},"é":null}}`: true,
+		`{"text":"a\nb \"c\" \\ é😀` + "\u2028\x7f" + `","z":[true,false]}`:        true,
+		`"text"`:                       true,
+		`{"a":9007199254740992}`:       true,
+		`{"a":9007199254740993}`:       false, // it is rounded
+		`{"a":-0}`:                     false,
+		`{"a":1.0}`:                    false,
+		`{"a":1e21}`:                   false,
+		`{"a":1e400}`:                  false,
+		`{"a":NaN}`:                    false,
+		`{"b":1,"a":2}`:                false,
+		`{"a":1,"a":2}`:                false,
+		`{"a": 1}`:                     false,
+		`{"a":1} `:                     false,
+		`{"a":1}x`:                     false,
+		`{"a":"\/"}`:                   false,
+		`{"a":"\u0041"}`:               false,
+		`{"` + "\ufb33" + `":1,"😀":2}`: false, // bytes and UTF-16 sort otherwise
+		`{"a":1,}`:                     false,
+		`[1,2`:                         false,
+		`{"a"`:                         false,
+		`{"a":`:                        false,
+		``:                             false,
+		strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1): false,
+	} {
+		if got := isJCS([]byte(text)); got != want {
+			t.Errorf("isJCS(%.80s) = %t", text, got)
+		}
+	}
+	for _, c := range hashCases(t) {
+		if c.JCS.Error == "" && isJCS([]byte(c.Text)) != (c.Text == c.JCS.Canonical) {
+			t.Logf("%s: %s takes the long way", c.Name, c.Text)
+			if isJCS([]byte(c.Text)) {
+				t.Errorf("%s: %s is taken for canonical", c.Name, c.Text)
+			}
+		}
+	}
+}
+
 func FuzzHash(f *testing.F) {
 	for _, c := range hashCases(f) {
 		if len(c.Text) < 300 {
@@ -168,6 +215,12 @@ func FuzzHash(f *testing.F) {
 		if err != nil || !json.Valid(canonical) {
 			t.Fatalf("%q: canonical form %q, %v", data, canonical, err)
 		}
+		if digest := sha256.Sum256(canonical); hex.EncodeToString(digest[:]) != sum {
+			t.Fatalf("%q: hashes to %s, the canonical form %q to %x", data, sum, canonical, digest)
+		}
+		if isJCS(data) && !bytes.Equal(data, canonical) {
+			t.Fatalf("%q is taken for canonical, which is %q", data, canonical)
+		}
 		if again, err := Hash(canonical); err != nil || again != sum {
 			t.Fatalf("%q: the canonical form %q hashes to %s, %v; the text to %s", data, canonical, again, err, sum)
 		}
@@ -185,5 +238,29 @@ func BenchmarkHash(b *testing.B) {
 		if _, err := Hash(contents); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Contents whose normal form is their canonical one, as of one string alone, and
+// such as have to be written anew.
+func BenchmarkVerifyHash(b *testing.B) {
+	for name, text := range map[string][]byte{"canonical": []byte(`{"text":"` + strings.Repeat("x", 1000) + `"}`), "other": kilobyte(1)} {
+		contents, err := Normalize(text, 256)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum, err := Hash(contents)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(contents)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := VerifyHash(contents, sum); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

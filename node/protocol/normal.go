@@ -96,7 +96,7 @@ func (n *normalizer) object(dst []byte, left int) ([]byte, error) {
 			return dst, err
 		}
 		at := len(dst)
-		dst = appendText(dst, n.src[sp.start:sp.end], sp.escaped)
+		dst = appendText(dst, n.src[sp.start:sp.end], sp.respell)
 		n.keys = append(n.keys, maphash.Bytes(n.seed, dst[at:]))
 		dst = append(dst, ':')
 		if dst, err = n.value(dst, left); err != nil {
@@ -159,7 +159,7 @@ func appendScalar(dst, src []byte, kind scalarKind, sp span) []byte {
 	raw := src[sp.start:sp.end]
 	switch kind {
 	case kindString:
-		return appendText(dst, raw, sp.escaped)
+		return appendText(dst, raw, sp.respell)
 	case kindInt:
 		return appendInt(dst, raw)
 	case kindFloat:
@@ -176,9 +176,9 @@ func appendScalar(dst, src []byte, kind scalarKind, sp span) []byte {
 }
 
 // appendText appends the quoted normal form of a string's source text.
-func appendText(dst, raw []byte, escaped bool) []byte {
+func appendText(dst, raw []byte, respell bool) []byte {
 	dst = append(dst, '"')
-	for escaped {
+	for respell {
 		i := bytes.IndexByte(raw, '\\')
 		if i < 0 {
 			break
@@ -205,19 +205,18 @@ func appendText(dst, raw []byte, escaped bool) []byte {
 // AppendString appends s as a JSON string in normal form. Invalid UTF-8 becomes
 // U+FFFD.
 func AppendString(dst []byte, s string) []byte {
-	dst = append(dst, '"')
-	i := 0
-	for i < len(s) && plain[s[i]] {
-		i++
+	return append(appendEscaped(append(dst, '"'), s), '"')
+}
+
+// appendEscaped is AppendString without the quotes.
+func appendEscaped[T ~string | ~[]byte](dst []byte, s T) []byte {
+	if standsForItself(s) {
+		return append(dst, s...)
 	}
-	if i == len(s) {
-		dst = append(dst, s...)
-		return append(dst, '"')
-	}
-	for _, r := range s {
+	for _, r := range string(s) {
 		dst = appendEscapedRune(dst, r)
 	}
-	return append(dst, '"')
+	return dst
 }
 
 const hexDigits = "0123456789abcdef"

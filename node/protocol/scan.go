@@ -76,40 +76,63 @@ var plain = func() (t [256]bool) {
 type span struct {
 	start, end int
 	escaped    bool // it holds at least one escape sequence
+	respell    bool // and one that normal form may spell in another way
 }
 
 // str takes a string; the scanner stands on its opening quote.
 func (s *scanner) str() (span, error) {
+	sp := span{start: s.pos + 1}
+	var high uint64 // it holds what is not ASCII
+	for i := sp.start; ; {
+		at, more := firstSpecial(s.src, i)
+		high |= more
+		if at == len(s.src) {
+			return s.strWithFault()
+		}
+		switch s.src[at] {
+		case '"':
+			if high != 0 && !utf8.Valid(s.src[sp.start:at]) {
+				return s.strWithFault()
+			}
+			sp.end, s.pos = at, at+1
+			return sp, nil
+		case '\\':
+			n, err := s.escape(at)
+			if err != nil {
+				return s.strWithFault()
+			}
+			sp.escaped = true
+			sp.respell = sp.respell || n > 2 || s.src[at+1] == '/'
+			i = at + n
+		default:
+			return s.strWithFault()
+		}
+	}
+}
+
+// strWithFault returns what is wrong with a string, the first of it.
+func (s *scanner) strWithFault() (span, error) {
 	src, i := s.src, s.pos+1
 	sp := span{start: i}
-	for {
-		for i < len(src) && plain[src[i]] {
-			i++
-		}
-		if i >= len(src) {
-			return sp, s.fail(i, "unexpected end of input inside a string")
-		}
+	for i < len(src) {
 		switch c := src[i]; {
-		case c == '"':
-			sp.end, s.pos = i, i+1
-			return sp, nil
 		case c == '\\':
-			sp.escaped = true
 			n, err := s.escape(i)
 			if err != nil {
 				return sp, err
 			}
 			i += n
-		case c < utf8.RuneSelf:
+		case c < ' ':
 			return sp, s.fail(i, "a control character inside a string must be escaped")
 		default:
-			_, n := utf8.DecodeRune(src[i:])
-			if n == 1 {
+			r, n := utf8.DecodeRune(src[i:])
+			if r == utf8.RuneError && n == 1 {
 				return sp, s.fail(i, "invalid UTF-8 inside a string")
 			}
 			i += n
 		}
 	}
+	return sp, s.fail(i, "unexpected end of input inside a string")
 }
 
 // escape checks the escape sequence at i and returns its length; a surrogate

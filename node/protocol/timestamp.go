@@ -55,6 +55,19 @@ func ParseTimestamp(s string) (Timestamp, error) {
 	return t, nil
 }
 
+// UnmarshalText reads text as ParseTimestamp does, without a copy of it where it is
+// a timestamp.
+func (t *Timestamp) UnmarshalText(text []byte) error {
+	parsed, err := parseTimestamp(string(text))
+	if err != nil {
+		if parsed, err = ParseTimestamp(string(text)); err != nil {
+			return err
+		}
+	}
+	*t = parsed
+	return nil
+}
+
 // parseError is a constant text, so that a refused timestamp costs little.
 type parseError string
 

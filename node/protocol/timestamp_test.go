@@ -3,6 +3,7 @@ package protocol
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,10 @@ func FuzzParseTimestamp(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		ts, err := ParseTimestamp(s)
+		var same Timestamp
+		if failed := same.UnmarshalText([]byte(s)); same != ts || fmt.Sprint(failed) != fmt.Sprint(err) {
+			t.Fatalf("%q is %v, %v; as bytes %v, %v", s, ts, err, same, failed)
+		}
 		if err != nil {
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -18,9 +19,11 @@ const (
 	// ends a page of store rows too. One bundle may exceed it.
 	partBytes = 256 << 10
 	// pageRows bounds the rows read in one store transaction.
-	pageRows = 1000
-	// keepBytes is the largest buffer kept for later answers.
-	keepBytes = 1 << 20
+	pageRows = 4000
+	// itemRoom is free in the buffer when an item is begun; few take more.
+	itemRoom = 4 << 10
+	// keepBytes is the largest buffer kept for later answers and bodies.
+	keepBytes = 1 << bitsOfLargest
 )
 
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
@@ -69,10 +72,25 @@ func (a *answer) list(open string) {
 
 // item begins the next element of the open list.
 func (a *answer) item() {
+	if cap(a.buf)-len(a.buf) < itemRoom {
+		a.grow()
+	}
 	if a.items > 0 {
 		a.buf = append(a.buf, ',')
 	}
 	a.items++
+}
+
+// grow makes room in three steps: a few items, some, a whole part. By its own
+// measure a slice takes many more.
+func (a *answer) grow() {
+	for _, size := range [...]int{itemRoom, 16 * itemRoom, partBytes + 2*itemRoom} {
+		if size >= len(a.buf)+itemRoom {
+			a.buf = slices.Grow(a.buf, size-len(a.buf))
+			return
+		}
+	}
+	a.buf = slices.Grow(a.buf, len(a.buf)+itemRoom)
 }
 
 // payload opens the answer proper with its first list.
@@ -95,23 +113,32 @@ func (a *answer) rid(r rid.RID) {
 	a.buf = protocol.AppendString(a.buf, string(r))
 }
 
-func (a *answer) manifest(m protocol.Manifest) {
+func (a *answer) ridOf(m *protocol.RawManifest) {
 	a.item()
 	if a.seal != nil {
-		a.buf = protocol.AppendSignedManifest(a.buf, m)
+		a.buf = protocol.AppendSignedRawRID(a.buf, m.RawRID)
 		return
 	}
-	a.buf = protocol.AppendManifest(a.buf, m)
+	a.buf = protocol.AppendRawRID(a.buf, m.RawRID)
 }
 
-func (a *answer) bundle(b protocol.Bundle) {
+func (a *answer) manifest(m *protocol.RawManifest) {
+	a.item()
+	if a.seal != nil {
+		a.buf = protocol.AppendSignedRawManifest(a.buf, m)
+		return
+	}
+	a.buf = protocol.AppendRawManifest(a.buf, m)
+}
+
+func (a *answer) bundle(b *protocol.RawBundle) {
 	a.item()
 	if a.seal != nil {
 		from := len(a.buf)
-		a.buf = a.seal.restyle(protocol.AppendSignedBundle(a.buf, b), from)
+		a.buf = a.seal.restyle(protocol.AppendSignedRawBundle(a.buf, b), from)
 		return
 	}
-	a.buf = protocol.AppendBundle(a.buf, b)
+	a.buf = protocol.AppendRawBundle(a.buf, b)
 }
 
 // event writes an event that protocol.AppendEvent wrote. On an error, that it did

@@ -16,11 +16,6 @@ import (
 	"github.com/koi-net/koi-operator/node/protocol"
 )
 
-// freeBytes of a body are not counted in the budget: what fits in them is
-// bounded by the number of concurrent requests already, so small calls get
-// through while large ones take all the room.
-const freeBytes = 64 << 10
-
 // call makes a handler of fn: within the concurrency bound, measured, with
 // errors answered and panics contained.
 func (s *server) call(name string, fn func(*http.Request, *answer) error) http.HandlerFunc {
@@ -84,16 +79,12 @@ func post[Call protocol.Payload](s *server, name string, decode func([]byte, pro
 		}
 		if protocol.IsEnvelope(raw) {
 			a.generation = generationSigned
-			e, err := protocol.DecodeEnvelope[Call](raw, s.limits)
-			if err != nil {
-				return err
-			}
-			from, err := verify(s, e, r.UserAgent())
+			call, from, err := opened[Call](s, raw, r.UserAgent())
 			if err != nil {
 				return err
 			}
 			a.seal = newSeal(s.identity, from.RID, s.peers.FloatStyle(from.RID))
-			return serve(r.Context(), a, from, e.Payload)
+			return serve(r.Context(), a, from, call)
 		}
 		a.generation = generationUnsigned
 		if s.denyUnsigned {
@@ -107,6 +98,19 @@ func post[Call protocol.Payload](s *server, name string, decode func([]byte, pro
 	})
 }
 
+// opened reads an envelope and verifies it. The text that was signed is as long as
+// the body and needed for the verification alone.
+func opened[Call protocol.Payload](s *server, raw []byte, userAgent string) (call Call, from Sender, err error) {
+	block := s.blocks.get(s.blocks.sizeOf(int64(len(raw))))
+	defer s.blocks.put(block)
+	e, err := protocol.DecodeEnvelopeInto[Call](*block, raw, s.limits)
+	if err != nil {
+		return call, Sender{}, err
+	}
+	from, err = verify(s, e, userAgent)
+	return e.Payload, from, err
+}
+
 func decodeBroadcast(body []byte, l protocol.Limits) (protocol.EventsPayload, error) {
 	events, err := protocol.DecodeBroadcast(body, l)
 	return events, err
@@ -115,50 +119,44 @@ func decodeBroadcast(body []byte, l protocol.Limits) (protocol.EventsPayload, er
 // body reads a request's body within all bounds. release gives its room back
 // and must be called in any case, once nothing of the body is used any more.
 func (s *server) body(a *answer, r *http.Request) (raw []byte, release func(), err error) {
-	var held int64
-	release = func() { s.budget.give(held) }
+	m := &room{budget: s.budget, blocks: &s.blocks}
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return nil, release, errEncoding
+		return nil, m.release, errEncoding
 	}
 	limit := s.limits.BodyBytes
 	if r.ContentLength > limit {
-		return nil, release, tooLarge(limit)
+		return nil, m.release, tooLarge(limit)
 	}
 	if !isJSON(r.Header.Get("Content-Type")) {
-		return nil, release, errContentType
+		return nil, m.release, errContentType
 	}
 
 	in := http.MaxBytesReader(a.w, r.Body, limit)
-	size := int64(4 << 10)
+	// How much is said to come is believed once it comes.
+	most := limit + 1 // room to see the end
+	next := int64(leastRoom)
 	if r.ContentLength >= 0 {
-		size = r.ContentLength + 1 // room to see the end
+		most = r.ContentLength + 1
+		next = min(most, freeBytes)
 	}
-	buf := make([]byte, 0, min(size, freeBytes))
 	for {
-		if len(buf) == cap(buf) {
-			next := min(2*int64(cap(buf)), limit+1)
-			if r.ContentLength >= 0 {
-				next = min(next, r.ContentLength+1)
+		if m.block == nil || len(*m.block) == cap(*m.block) {
+			if !m.grow(next) {
+				return nil, m.release, errMemory
 			}
-			next = max(next, int64(cap(buf))+1)
-			if need := next - freeBytes - held; need > 0 {
-				if !s.budget.take(need) {
-					return nil, release, errMemory
-				}
-				held += need
-			}
-			buf = append(make([]byte, 0, next), buf...)
+			next = max(min(4*int64(cap(*m.block)), most), int64(cap(*m.block))+1)
 		}
+		buf := *m.block
 		n, err := in.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
+		*m.block = buf[:len(buf)+n]
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return nil, release, bodyError(err)
+			return nil, m.release, bodyError(err)
 		}
 	}
-	return buf, release, nil
+	return *m.block, m.release, nil
 }
 
 func bodyError(err error) error {

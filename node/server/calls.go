@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
@@ -63,13 +65,7 @@ func (s *server) poll(ctx context.Context, a *answer, from Sender, req protocol.
 
 func (s *server) fetchRIDs(ctx context.Context, a *answer, from Sender, req protocol.FetchRIDs) error {
 	a.payload(protocol.TypeRIDs, `"rids":[`)
-	err := s.each(ctx, a, req.RIDTypes, func(_ store.Reader, r rid.RID) error {
-		if s.peers.Suits(from.RID, r) {
-			a.rid(r)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := s.each(ctx, a, from, req.RIDTypes, (*answer).ridOf); err != nil {
 		return err
 	}
 	a.text("]}")
@@ -77,30 +73,13 @@ func (s *server) fetchRIDs(ctx context.Context, a *answer, from Sender, req prot
 }
 
 func (s *server) fetchManifests(ctx context.Context, a *answer, from Sender, req protocol.FetchManifests) error {
-	write := func(rd store.Reader, r rid.RID) error {
-		if !s.peers.Suits(from.RID, r) {
-			return store.ErrNotFound
-		}
-		m, err := rd.Manifest(r)
-		if err != nil {
-			return err
-		}
-		a.manifest(m)
-		return nil
-	}
 	a.payload(protocol.TypeManifests, `"manifests":[`)
 	var missing []rid.RID
 	var err error
 	if len(req.RIDs) > 0 {
-		missing, err = s.pick(ctx, a, unique(req.RIDs), write)
+		missing, err = s.pick(ctx, a, from, unique(req.RIDs), writeManifest)
 	} else {
-		err = s.each(ctx, a, req.RIDTypes, func(rd store.Reader, r rid.RID) error {
-			err := write(rd, r)
-			if s.absent(r, err) {
-				return nil // a list of what there is has no place for it
-			}
-			return err
-		})
+		err = s.each(ctx, a, from, req.RIDTypes, (*answer).manifest)
 	}
 	if err != nil {
 		return err
@@ -114,22 +93,11 @@ func (s *server) fetchManifests(ctx context.Context, a *answer, from Sender, req
 // memory stays bounded. A bundle that changes in between may then differ in the
 // two lists, each of them true; not_found goes with the second.
 func (s *server) fetchBundles(ctx context.Context, a *answer, from Sender, req protocol.FetchBundles) error {
-	write := func(rd store.Reader, r rid.RID) error {
-		if !s.peers.Suits(from.RID, r) {
-			return store.ErrNotFound
-		}
-		rec, err := rd.Bundle(r)
-		if err != nil {
-			return err
-		}
-		a.bundle(rec.Bundle)
-		return nil
-	}
 	rids := unique(req.RIDs)
 	const end = `],"deferred":[]}`
 	if a.seal != nil {
 		a.payload(protocol.TypeBundles, `"bundles":[`)
-		missing, err := s.pick(ctx, a, rids, write)
+		missing, err := s.pick(ctx, a, from, rids, writeBundle)
 		if err != nil {
 			return err
 		}
@@ -137,18 +105,36 @@ func (s *server) fetchBundles(ctx context.Context, a *answer, from Sender, req p
 	}
 	a.payload(protocol.TypeBundles, `"manifests":[`)
 	start := len(a.buf)
-	missing, err := s.pick(ctx, a, rids, write)
+	missing, err := s.pick(ctx, a, from, rids, writeBundle)
 	if err != nil {
 		return err
 	}
 	stop := len(a.buf)
 	a.list(`],"bundles":[`)
 	if !a.sent {
-		a.buf = append(a.buf, a.buf[start:stop]...)
-	} else if missing, err = s.pick(ctx, a, rids, write); err != nil {
+		a.buf = append(slices.Grow(a.buf, stop-start+itemRoom), a.buf[start:stop]...)
+	} else if missing, err = s.pick(ctx, a, from, rids, writeBundle); err != nil {
 		return err
 	}
 	return a.rids(`],"not_found":[`, missing, end)
+}
+
+func writeManifest(rd store.Reader, r rid.RID, a *answer) error {
+	m, err := rd.RawManifest(r)
+	if err != nil {
+		return err
+	}
+	a.manifest(&m)
+	return nil
+}
+
+func writeBundle(rd store.Reader, r rid.RID, a *answer) error {
+	b, err := rd.RawBundle(r)
+	if err != nil {
+		return err
+	}
+	a.bundle(&b)
+	return nil
 }
 
 func (s *server) ownBundle(_ *http.Request, a *answer) error {
@@ -160,27 +146,34 @@ func (s *server) ownBundle(_ *http.Request, a *answer) error {
 	return nil
 }
 
-// each writes something for every stored RID of the types (none: all), page by
-// page: the transaction of a page is over before the page goes to the peer.
-func (s *server) each(ctx context.Context, a *answer, types []rid.Type, write func(store.Reader, rid.RID) error) error {
+// each writes something of every stored manifest of the types (none: all), page by
+// page: the transaction of a page is over before the page goes to the peer. What
+// is damaged is left out: a list of what there is has no place for it.
+func (s *server) each(ctx context.Context, a *answer, from Sender, types []rid.Type, write func(*answer, *protocol.RawManifest)) error {
 	var after rid.RID
 	for more := true; more; {
 		more = false
 		err := s.store.View(ctx, func(rd store.Reader) error {
 			rows := 0
-			for r, err := range rd.RIDs(types, after) {
-				if err != nil {
+			for m, err := range rd.RawManifests(types, after) {
+				rows++
+				switch {
+				case err != nil && m == nil:
 					return err
+				case err != nil:
+					// The next page must not begin behind a key that may be
+					// damaged itself, so this one goes on.
+					if !s.absent(m.RawRID, err) {
+						return err
+					}
+					continue
+				case m.Type != rid.NodeType || s.peers.Suits(from.RID, m.RID()):
+					write(a, m)
 				}
-				if rows == pageRows || len(a.buf) >= partBytes {
-					more = true
+				if rows >= pageRows || len(a.buf) >= partBytes {
+					after, more = m.RID(), true
 					return nil
 				}
-				if err := write(rd, r); err != nil {
-					return err
-				}
-				after = r
-				rows++
 			}
 			return nil
 		})
@@ -196,18 +189,24 @@ func (s *server) each(ctx context.Context, a *answer, types []rid.Type, write fu
 
 // pick writes something for each of the given RIDs, page by page, and returns
 // those that are not there.
-func (s *server) pick(ctx context.Context, a *answer, rids []rid.RID, write func(store.Reader, rid.RID) error) (missing []rid.RID, err error) {
+func (s *server) pick(ctx context.Context, a *answer, from Sender, rids []rid.RID, write func(store.Reader, rid.RID, *answer) error) (missing []rid.RID, err error) {
 	for len(rids) > 0 {
 		err := s.store.View(ctx, func(rd store.Reader) error {
 			for rows := 0; len(rids) > 0 && rows < pageRows && len(a.buf) < partBytes; rows++ {
 				r := rids[0]
 				rids = rids[1:]
-				err := write(rd, r)
-				if s.absent(r, err) {
+				if strings.HasPrefix(string(r), string(rid.NodeType)+":") && !s.peers.Suits(from.RID, r) {
 					missing = append(missing, r)
-				} else if err != nil {
+					continue
+				}
+				err := write(rd, r, a)
+				if err == nil {
+					continue
+				}
+				if !s.absent(r, err) {
 					return err
 				}
+				missing = append(missing, r)
 			}
 			return nil
 		})
@@ -221,15 +220,18 @@ func (s *server) pick(ctx context.Context, a *answer, rids []rid.RID, write func
 	return missing, nil
 }
 
-// absent says whether err means that r cannot be had. A damaged record cannot:
-// the peer is told not found, and we are told the truth.
-func (s *server) absent(r rid.RID, err error) bool {
+// absent says whether err means that a bundle cannot be had. A damaged record
+// cannot: the peer is told not found, and we are told the truth.
+func (s *server) absent(r fmt.Stringer, err error) bool {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return true
 	case errors.Is(err, store.ErrDamaged):
 		s.metrics.damaged.Inc()
-		s.log.Error("a stored bundle is damaged; peers are told that it is not found", "rid", r, "error", err)
+		s.log.Error("a stored bundle is damaged; peers are told that it is not found", "rid", r.String(), "error", err)
+		if s.onDamaged != nil {
+			s.onDamaged(rid.RID(r.String()), err)
+		}
 		return true
 	default:
 		return false

@@ -21,5 +21,7 @@
 //     one body's bytes, all bodies' bytes together, header bytes, and the time
 //     a peer may take to send a body or to take an answer in.
 //   - No store transaction stays open while a peer's connection is written to.
+//   - State is served as it is kept, checked but not decoded, in parts: what an
+//     answer takes in memory does not grow with the store.
 //   - An answer that cannot be completed is cut, never ended as if it were whole.
 package server

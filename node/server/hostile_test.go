@@ -453,10 +453,14 @@ func (emptyStore) View(_ context.Context, fn func(store.Reader) error) error {
 
 type emptyReader struct{ store.Reader }
 
-func (emptyReader) Bundle(rid.RID) (store.Record, error) { return store.Record{}, store.ErrNotFound }
-func (emptyReader) Manifest(rid.RID) (protocol.Manifest, error) {
-	return protocol.Manifest{}, store.ErrNotFound
+func (emptyReader) RawBundle(rid.RID) (protocol.RawBundle, error) {
+	return protocol.RawBundle{}, store.ErrNotFound
 }
-func (emptyReader) RIDs([]rid.Type, rid.RID) iter.Seq2[rid.RID, error] {
-	return func(func(rid.RID, error) bool) {}
+
+func (emptyReader) RawManifest(rid.RID) (protocol.RawManifest, error) {
+	return protocol.RawManifest{}, store.ErrNotFound
+}
+
+func (emptyReader) RawManifests([]rid.Type, rid.RID) iter.Seq2[*protocol.RawManifest, error] {
+	return func(func(*protocol.RawManifest, error) bool) {}
 }

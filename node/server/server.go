@@ -61,7 +61,8 @@ type Peers interface {
 	// the program that sent it, by its User-Agent header.
 	Learn(r rid.RID, style protocol.FloatStyle, userAgent string)
 	// Suits reports whether asker, "" for an unsigned one, may be shown the
-	// bundle of r. What it may not is left out as if it were not there.
+	// bundle of the node r. One that it may not is left out as if it were not
+	// there. What is no node's is for everybody.
 	Suits(asker, r rid.RID) bool
 }
 
@@ -112,6 +113,9 @@ type Config struct {
 	// BodyBudget bounds the bytes of all bodies being served together (default
 	// DefaultBodyBudget bodies); beyond it the answer is 503.
 	BodyBudget int64
+	// OnDamaged, if set, is told of a stored bundle that cannot be read. It must not
+	// block.
+	OnDamaged func(rid.RID, error)
 	// Logger takes refusals at debug and faults of our own at error level;
 	// default: discarded.
 	Logger *slog.Logger
@@ -129,6 +133,10 @@ type server struct {
 	limits  protocol.Limits
 	gate    *gate
 	budget  *budget
+	blocks  blocks
+
+	onDamaged func(rid.RID, error)
+
 	log     *slog.Logger
 	metrics *metrics
 }
@@ -185,12 +193,13 @@ func New(c Config) (http.Handler, error) {
 			keys:         newRecent[string, identity.PublicKey](maxKeys),
 			polled:       newRecent[[32]byte, struct{}](maxPolled),
 		},
-		product: c.Product,
-		limits:  c.Limits,
-		gate:    newGate(c.Concurrency, c.BacklogWait),
-		budget:  &budget{limit: c.BodyBudget},
-		log:     c.Logger,
-		metrics: m,
+		onDamaged: c.OnDamaged,
+		product:   c.Product,
+		limits:    c.Limits,
+		gate:      newGate(c.Concurrency, c.BacklogWait),
+		budget:    &budget{limit: c.BodyBudget},
+		log:       c.Logger,
+		metrics:   m,
 	}
 	return s.routes(base), nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -136,18 +137,31 @@ type damagedReader struct {
 	rids map[rid.RID]bool
 }
 
-func (d damagedReader) Bundle(r rid.RID) (store.Record, error) {
+func (d damagedReader) RawBundle(r rid.RID) (protocol.RawBundle, error) {
 	if d.rids[r] {
-		return store.Record{}, fmt.Errorf("record %s: %w", r, store.ErrDamaged)
+		return protocol.RawBundle{}, fmt.Errorf("record %s: %w", r, store.ErrDamaged)
 	}
-	return d.Reader.Bundle(r)
+	return d.Reader.RawBundle(r)
 }
 
-func (d damagedReader) Manifest(r rid.RID) (protocol.Manifest, error) {
+func (d damagedReader) RawManifest(r rid.RID) (protocol.RawManifest, error) {
 	if d.rids[r] {
-		return protocol.Manifest{}, fmt.Errorf("record %s: %w", r, store.ErrDamaged)
+		return protocol.RawManifest{}, fmt.Errorf("record %s: %w", r, store.ErrDamaged)
 	}
-	return d.Reader.Manifest(r)
+	return d.Reader.RawManifest(r)
+}
+
+func (d damagedReader) RawManifests(types []rid.Type, after rid.RID) iter.Seq2[*protocol.RawManifest, error] {
+	return func(yield func(*protocol.RawManifest, error) bool) {
+		for m, err := range d.Reader.RawManifests(types, after) {
+			if err == nil && d.rids[m.RID()] {
+				m, err = &protocol.RawManifest{RawRID: m.RawRID}, fmt.Errorf("record %s: %w", m, store.ErrDamaged)
+			}
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
 }
 
 // watched counts the transactions there were and that are open.
@@ -519,7 +533,7 @@ func TestFetch(t *testing.T) {
 	text := func(b protocol.Bundle) string { return string(protocol.AppendBundle(nil, b)) }
 	mtext := func(b protocol.Bundle) string { return string(protocol.AppendManifest(nil, b.Manifest)) }
 	for _, x := range []struct{ path, body, want string }{
-		{"/rids/fetch", `{}`, `{"rids":["orn:a:1","orn:a:2","orn:b:1"]}`},
+		{"/rids/fetch", `{}`, `{"rids":["orn:a:1","orn:b:1"]}`},
 		{"/rids/fetch", `{"rid_types":["orn:b"]}`, `{"rids":["orn:b:1"]}`},
 		{"/rids/fetch", `{"rid_types":["orn:z"]}`, `{"rids":[]}`},
 		{"/manifests/fetch", `{}`, `{"manifests":[` + mtext(a) + "," + mtext(c) + `],"not_found":[]}`},

@@ -279,33 +279,3 @@ func FuzzEnvelopes(f *testing.F) {
 		}
 	})
 }
-
-// BenchmarkFetchBundles asks for 100 bundles of 1 KiB, in either generation.
-func BenchmarkFetchBundles(b *testing.B) {
-	id, peer := newIdentity(b, "self"), newIdentity(b, "peer")
-	f := newFixture(b)
-	var req protocol.FetchBundles
-	for i := range 100 {
-		r := rid.RID(fmt.Sprintf("orn:test.note:%d", i))
-		f.put(b, bundle(b, r, `{"text":"`+strings.Repeat("x", 1000)+`"}`))
-		req.RIDs = append(req.RIDs, r)
-	}
-	f.Identity, f.Peers = id, discard{peer.RID: peer.PublicKeyText()}
-	h := f.handler(b)
-	signed, err := protocol.EncodeEnvelope(req, peer.RID, id.RID, protocol.FloatsCurrent, peer.Sign)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, c := range []struct{ name, body string }{
-		{"unsigned", string(protocol.EncodeFetchBundles(req))}, {"signed", string(signed)},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if w := do(h, "POST", "/koi-net/bundles/fetch", c.body); w.Code != 200 || w.Body.Len() < 100_000 {
-					b.Fatalf("%d %.300s", w.Code, w.Body)
-				}
-			}
-		})
-	}
-}

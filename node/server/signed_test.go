@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -290,18 +291,21 @@ func TestEnvelopeAtANodeWithoutAKey(t *testing.T) {
 
 func TestWhatDoesNotSuitIsLeftOut(t *testing.T) {
 	f := newSignedFixture(t)
-	f.known.hidden = "orn:test.note:1"
-	f.put(t, bundle(t, "orn:test.note:1", `{}`), bundle(t, "orn:test.note:2", `{}`))
+	f.known.hidden = "orn:koi-net.node:hidden+1"
+	const shown = rid.RID("orn:koi-net.node:shown+1")
+	f.put(t, bundle(t, f.known.hidden, `{}`), bundle(t, shown, `{}`), bundle(t, "orn:test.note:1", `{}`))
 	h := f.handler(t)
 	rids := open[protocol.RIDsPayload](f, do(h, "POST", "/koi-net/rids/fetch", f.envelope(f.peer, protocol.FetchRIDs{})))
 	all := open[protocol.ManifestsAnswer](f, do(h, "POST", "/koi-net/manifests/fetch", f.envelope(f.peer, protocol.FetchManifests{})))
-	got := open[protocol.BundlesAnswer](f, do(h, "POST", "/koi-net/bundles/fetch", f.envelope(f.peer, protocol.FetchBundles{RIDs: []rid.RID{f.known.hidden, "orn:test.note:2"}})))
-	if len(rids) != 1 || len(all.Manifests) != 1 || len(got.Bundles) != 1 || len(got.NotFound) != 1 || got.NotFound[0] != f.known.hidden {
-		t.Errorf("rids %v, manifests %v, bundles %v, not found %v", rids, all.Manifests, got.Bundles, got.NotFound)
+	got := open[protocol.BundlesAnswer](f, do(h, "POST", "/koi-net/bundles/fetch", f.envelope(f.peer, protocol.FetchBundles{RIDs: []rid.RID{f.known.hidden, shown, "orn:test.note:1"}})))
+	some := open[protocol.ManifestsAnswer](f, do(h, "POST", "/koi-net/manifests/fetch", f.envelope(f.peer, protocol.FetchManifests{RIDs: []rid.RID{f.known.hidden, shown}})))
+	if !slices.Equal(rids, []rid.RID{shown, "orn:test.note:1"}) || len(all.Manifests) != 2 || len(got.Bundles) != 2 || len(some.Manifests) != 1 ||
+		!slices.Equal(got.NotFound, []rid.RID{f.known.hidden}) || !slices.Equal(some.NotFound, got.NotFound) {
+		t.Errorf("rids %v, manifests %v and %v, bundles %v, not found %v", rids, all.Manifests, some, got.Bundles, got.NotFound)
 	}
 	var unsigned struct{ RIDs []string }
 	w := do(h, "POST", "/koi-net/rids/fetch", `{}`)
-	if err := json.Unmarshal(w.Body.Bytes(), &unsigned); err != nil || len(unsigned.RIDs) != 2 {
+	if err := json.Unmarshal(w.Body.Bytes(), &unsigned); err != nil || len(unsigned.RIDs) != 3 {
 		t.Errorf("unsigned: %s", w.Body)
 	}
 }

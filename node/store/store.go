@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"time"
 
@@ -24,6 +25,8 @@ var (
 	ErrFull = errors.New("store full")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store closed")
+	// ErrReadOnly: the store was opened for reading alone.
+	ErrReadOnly = errors.New("store open for reading alone")
 )
 
 // Info is the store's sentinel: written when the store is made and checked at
@@ -58,6 +61,15 @@ type Store interface {
 	// Check verifies structure, every record and what is derived from them, on
 	// one snapshot, and returns the first fault as ErrDamaged; it may take long.
 	Check(ctx context.Context) error
+	// Backup writes a copy of the whole store to w, as it is on one snapshot: all
+	// that was committed before Backup was called, nothing of what comes later. It
+	// returns the bytes written. It runs beside readers and the writer and holds up
+	// neither, however slow w is; but a snapshot keeps the room of what is deleted
+	// after it, so the store may grow until Backup ends. An end of ctx ends the
+	// snapshot at once, and Backup as soon as w returns. Records are checked as
+	// they are copied: damage is copied as it is, to the end, and its first fault
+	// then returned as ErrDamaged. A copy that came with any error is no backup.
+	Backup(ctx context.Context, w io.Writer) (int64, error)
 	// Close waits for running transactions and closes the store. Whatever comes
 	// later, and updates that still wait, get ErrClosed. Closing again is no error.
 	Close() error
@@ -167,11 +179,23 @@ type Reader interface {
 	Bundle(r rid.RID) (Record, error)
 	// Manifest is Bundle without the contents, cheaper.
 	Manifest(r rid.RID) (protocol.Manifest, error)
+	// RawBundle is Bundle as it is kept, for who serves it: nothing is decoded, and
+	// nothing copied. The bytes are not to be changed, and valid until the next
+	// call of a method of this Reader.
+	RawBundle(r rid.RID) (protocol.RawBundle, error)
+	// RawManifest is RawBundle without the contents, cheaper.
+	RawManifest(r rid.RID) (protocol.RawManifest, error)
 	// RIDs yields the RIDs of the given types (none: all types) in the order of
-	// type, then RID, beginning after the RID after ("" from the first).
+	// type, then RID, beginning after the RID after ("" from the first). No record
+	// is read for it: one that is damaged is among them.
 	RIDs(types []rid.Type, after rid.RID) iter.Seq2[rid.RID, error]
 	// Records yields whole records in the order of RIDs.
 	Records(types []rid.Type, after rid.RID) iter.Seq2[Record, error]
+	// RawManifests yields manifests in the order of RIDs, each as RawManifest
+	// returns it and valid until the next. An error with nil is the end. An error
+	// beside a manifest, ErrDamaged, is of that one record: there is nothing but its
+	// RID, or not even that where it cannot be told, and the others follow.
+	RawManifests(types []rid.Type, after rid.RID) iter.Seq2[*protocol.RawManifest, error]
 	// Types returns the number of bundles of each type, kept up incrementally.
 	Types() (map[rid.Type]int, error)
 

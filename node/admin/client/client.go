@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +47,12 @@ type Options struct {
 	// name is not checked, because nodes are reached by IP address. Without it
 	// https is verified in the usual way.
 	CACert []byte
+	// PreviousToken is given where Token is refused, and PreviousCACert, which
+	// goes with CACert, is trusted beside it: for a node whose token and
+	// certificate were replaced and which may not have taken them up yet. See
+	// Current.
+	PreviousToken  string
+	PreviousCACert []byte
 	// HTTPClient replaces the client made by default, for instance to dial
 	// through a tunnel. With CACert its Transport must be an *http.Transport;
 	// it is cloned. Its redirect policy and timeout are not used.
@@ -65,6 +72,8 @@ type Client struct {
 	http      *http.Client
 	timeout   time.Duration
 	maxBody   int64
+
+	renewal renewal
 }
 
 // New makes a Client. It does not call the node.
@@ -99,6 +108,9 @@ func New(o Options) (*Client, error) {
 		maxBody:   o.MaxBody,
 	}
 	c.base = c.root + BasePath
+	if c.renewal, err = newRenewal(o); err != nil {
+		return nil, err
+	}
 	if c.timeout <= 0 {
 		c.timeout = DefaultTimeout
 	}
@@ -145,7 +157,7 @@ func newTransport(o Options) (http.RoundTripper, error) {
 		t = std.Clone()
 	}
 	if len(o.CACert) > 0 {
-		config, err := pinned(o.CACert)
+		config, err := pinned(slices.Concat(o.CACert, o.PreviousCACert))
 		if err != nil {
 			return nil, err
 		}
@@ -394,7 +406,7 @@ func (c *Client) request(ctx context.Context, method, target string, body io.Rea
 
 // do sends a request and decodes its answer.
 func (c *Client) do(req *http.Request, out any) error {
-	resp, err := c.http.Do(req)
+	resp, err := c.send(req)
 	if err != nil {
 		return err
 	}

@@ -48,9 +48,11 @@ type Status struct {
 	Bundles      int               `json:"bundles"`
 	Inbox        int               `json:"inbox"` // accepted, not yet processed
 	// Quarantined objects are stamped in the future and wait for their time.
-	Quarantined int           `json:"quarantined,omitempty"`
-	Queues      []QueueStatus `json:"queues,omitempty"`
-	StoreBytes  int64         `json:"storeBytes"`
+	Quarantined int `json:"quarantined,omitempty"`
+	// Damaged bundles were found bad, and not yet had again from anybody.
+	Damaged    int           `json:"damaged,omitempty"`
+	Queues     []QueueStatus `json:"queues,omitempty"`
+	StoreBytes int64         `json:"storeBytes"`
 }
 
 // Check is one readiness condition of the node.

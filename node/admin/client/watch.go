@@ -47,7 +47,7 @@ func (c *Client) Watch(ctx context.Context, since string, fn func(Change) error)
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.send(req)
 	if err != nil {
 		return because(ctx, err)
 	}

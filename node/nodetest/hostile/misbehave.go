@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -20,7 +21,9 @@ const (
 	EndlessBody      Misbehaviour = "endless body"             // 200, JSON that never ends, as fast as it is read
 	CutShort         Misbehaviour = "body cut short"           // 200, less than its Content-Length, then the end
 	GzipBomb         Misbehaviour = "gzip bomb"                // 200, 1 GiB in 1 MiB, whether it was asked for or not
+	Huge             Misbehaviour = "huge"                     // 200, a TiB announced, and as much of it as is read
 	HugeHeaders      Misbehaviour = "huge headers"             // 200 below 8 MiB of headers
+	SlowHeaders      Misbehaviour = "slow headers"             // a byte each Pause, and never the end of the first header
 	Hang             Misbehaviour = "hang"                     // no answer
 	HangAfterHeaders Misbehaviour = "hang after headers"       // 200 and no body
 	Reset            Misbehaviour = "reset"                    // the connection is reset
@@ -40,8 +43,8 @@ const (
 // Misbehaviours returns all of them, for a test to go through.
 func Misbehaviours() []Misbehaviour {
 	return []Misbehaviour{
-		SlowBody, EndlessBody, CutShort, GzipBomb, HugeHeaders, Hang, HangAfterHeaders, Reset, Redirect, RedirectToTrap,
-		NotJSON, WrongJSON, DeepJSON, TooManyEvents, DuplicateKeys, WrongStatus, ServerError, Busy, BusyForever,
+		SlowBody, EndlessBody, CutShort, GzipBomb, Huge, HugeHeaders, SlowHeaders, Hang, HangAfterHeaders, Reset, Redirect,
+		RedirectToTrap, NotJSON, WrongJSON, DeepJSON, TooManyEvents, DuplicateKeys, WrongStatus, ServerError, Busy, BusyForever,
 	}
 }
 
@@ -69,9 +72,15 @@ func (p *Peer) misbehave(m Misbehaviour, w http.ResponseWriter, r *http.Request)
 	case GzipBomb:
 		h.Set("Content-Encoding", "gzip")
 		bomb(w)
+	case Huge:
+		h.Set("Content-Length", "1099511627776")
+		_, _ = io.Copy(w, io.MultiReader(strings.NewReader(`{"events":[`), forever(' '))) // to the client's end
+	case SlowHeaders:
+		p.dripHeaders(w)
 	case HugeHeaders:
+		long := strings.Repeat("x", 8<<10)
 		for i := range 1024 {
-			h.Set(fmt.Sprintf("X-Bomb-%d", i), strings.Repeat("x", 8<<10))
+			h.Set(fmt.Sprintf("X-Bomb-%d", i), long)
 		}
 		_, _ = io.WriteString(w, "null")
 	case Hang:
@@ -93,9 +102,9 @@ func (p *Peer) misbehave(m Misbehaviour, w http.ResponseWriter, r *http.Request)
 	case WrongJSON:
 		_, _ = io.WriteString(w, `["events",{"rids":7},null]`)
 	case DeepJSON:
-		_, _ = io.WriteString(w, `{"events":`+strings.Repeat("[", 1e6)+strings.Repeat("]", 1e6)+`}`)
+		_, _ = io.WriteString(w, deepText())
 	case TooManyEvents:
-		_, _ = w.Write(TooMany(10_001))
+		_, _ = w.Write(tooManyText())
 	case DuplicateKeys:
 		_, _ = io.WriteString(w, `{"events":[],"rids":[],"manifests":[],"bundles":[],"manifest":{},"contents":{},`+
 			`"events":7,"rids":7,"manifests":7,"bundles":7,"manifest":7,"contents":7}`)
@@ -143,6 +152,29 @@ func (p *Peer) drip(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// dripHeaders writes a header without an end, until the client goes or the test ends.
+func (p *Peer) dripHeaders(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return // it is gone already
+	}
+	defer conn.Close()
+	tick := time.NewTicker(p.Pause)
+	defer tick.Stop()
+	text := []byte("HTTP/1.1 200 OK\r\nX-Slow: x")
+	for {
+		if _, err := conn.Write(text); err != nil {
+			return
+		}
+		text = []byte("x")
+		select {
+		case <-tick.C:
+		case <-p.done:
+			return
+		}
+	}
+}
+
 // reset closes the connection so that the other side is told of an error.
 func (p *Peer) reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
@@ -155,18 +187,27 @@ func (p *Peer) reset(w http.ResponseWriter) {
 	_ = conn.Close()
 }
 
-// bomb writes 1 GiB of blanks as 1,024 gzip members of a kilobyte each, which
-// are one stream.
+// What is dear to make is made once.
+var (
+	deepText    = sync.OnceValue(func() string { return `{"events":` + strings.Repeat("[", 1e6) + strings.Repeat("]", 1e6) + `}` })
+	tooManyText = sync.OnceValue(func() []byte { return TooMany(10_001) })
+	// bombMember is 1 MiB of blanks as a gzip member of a kilobyte.
+	bombMember = sync.OnceValue(func() []byte {
+		var member bytes.Buffer
+		z, err := gzip.NewWriterLevel(&member, gzip.BestCompression)
+		if err != nil {
+			return nil // the level is one of gzip's
+		}
+		_, _ = io.CopyN(z, forever(' '), 1<<20) // into memory
+		_ = z.Close()
+		return member.Bytes()
+	})
+)
+
+// bomb writes 1 GiB of blanks as 1,024 gzip members, which are one stream.
 func bomb(w io.Writer) {
-	var member bytes.Buffer
-	z, err := gzip.NewWriterLevel(&member, gzip.BestCompression)
-	if err != nil {
-		return // the level is one of gzip's
-	}
-	_, _ = io.CopyN(z, forever(' '), 1<<20) // into memory
-	_ = z.Close()
 	for range 1024 {
-		if _, err := w.Write(member.Bytes()); err != nil {
+		if _, err := w.Write(bombMember()); err != nil {
 			return
 		}
 	}
@@ -176,8 +217,12 @@ func bomb(w io.Writer) {
 type forever byte
 
 func (b forever) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = byte(b)
+	if len(p) == 0 {
+		return 0, nil
+	}
+	p[0] = byte(b)
+	for n := 1; n < len(p); n *= 2 {
+		copy(p[n:], p[:n])
 	}
 	return len(p), nil
 }

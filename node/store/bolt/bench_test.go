@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
 	"github.com/koi-net/koi-operator/node/store"
 )
@@ -139,7 +140,7 @@ func BenchmarkReplay(b *testing.B) {
 	})
 }
 
-// The RIDs, then the whole records, of a store of ten thousand.
+// What a store of ten thousand holds, read in each of the ways there are.
 func BenchmarkRead10000(b *testing.B) {
 	s := open(b, filepath.Join(b.TempDir(), "koi.db"))
 	defer closeStore(b, s)
@@ -151,6 +152,10 @@ func BenchmarkRead10000(b *testing.B) {
 		}
 		return nil
 	})
+	all := make([]rid.RID, 10_000)
+	for n := range all {
+		all[n] = note(n)
+	}
 	b.Run("RIDs", func(b *testing.B) {
 		for b.Loop() {
 			read(b, s, func(r store.Reader) (n int, err error) {
@@ -180,12 +185,73 @@ func BenchmarkRead10000(b *testing.B) {
 	b.Run("Manifest", func(b *testing.B) {
 		for b.Loop() {
 			read(b, s, func(r store.Reader) (n int, err error) {
-				for n := range 10_000 {
-					if _, err := r.Manifest(note(n)); err != nil {
+				for _, id := range all {
+					if _, err := r.Manifest(id); err != nil {
 						return n, err
 					}
+					n++
 				}
-				return 10_000, nil
+				return n, nil
+			})
+		}
+	})
+	b.Run("RawManifests", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			read(b, s, func(r store.Reader) (n int, err error) {
+				for _, err := range r.RawManifests(nil, "") {
+					if err != nil {
+						return n, err
+					}
+					n++
+				}
+				return n, nil
+			})
+		}
+	})
+	// As a server writes them: copied, nothing else.
+	var wire []byte
+	b.Run("RawManifests as JSON", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			wire = wire[:0]
+			read(b, s, func(r store.Reader) (n int, err error) {
+				for m, err := range r.RawManifests(nil, "") {
+					if err != nil {
+						return n, err
+					}
+					wire = protocol.AppendRawManifest(wire, m)
+					n++
+				}
+				return n, nil
+			})
+		}
+	})
+	b.Run("RawManifest", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			read(b, s, func(r store.Reader) (n int, err error) {
+				for _, id := range all {
+					if _, err := r.RawManifest(id); err != nil {
+						return n, err
+					}
+					n++
+				}
+				return n, nil
+			})
+		}
+	})
+	b.Run("RawBundle", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			read(b, s, func(r store.Reader) (n int, err error) {
+				for _, id := range all {
+					if _, err := r.RawBundle(id); err != nil {
+						return n, err
+					}
+					n++
+				}
+				return n, nil
 			})
 		}
 	})

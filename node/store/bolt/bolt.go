@@ -16,7 +16,6 @@ import (
 
 	"github.com/google/uuid"
 	bbolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/koi-net/koi-operator/node/rid"
 	"github.com/koi-net/koi-operator/node/store"
@@ -31,8 +30,9 @@ const (
 	// DefaultTimeout is how long Open waits for another process's lock.
 	DefaultTimeout = 2 * time.Second
 	// DefaultVerifyBytes is the file size up to which Open reads the whole
-	// structure: about half a second on a slow disk. Beyond it Open checks the
-	// head, the size and the sentinel, and Check does the rest in its time.
+	// structure, for at most two seconds. Of a larger file, and of one read too
+	// slowly, it looks at the head, the size, the sentinel, the free list, and the
+	// pages nearest the roots of the trees; Check does the rest in its time.
 	DefaultVerifyBytes = 256 << 20
 	// DefaultBatchUpdates and DefaultBatchBytes bound one commit.
 	DefaultBatchUpdates = 256
@@ -40,11 +40,18 @@ const (
 	// MinMaxSize is the smallest MaxSize that leaves room for work.
 	MinMaxSize = 8 << 20
 
+	// verifyTime bounds how long Open reads the structure, verifyPages how many
+	// pages of a file that is too large to be read whole.
+	verifyTime  = 2 * time.Second
+	verifyPages = 512
+
 	// allocSize is the step in which the file grows.
 	allocSize = 1 << 20
-	// mapSize is the address space mapped from the start, so that growing
-	// seldom has to wait for readers to end. It costs no memory and no disk.
-	mapSize = 1 << 30
+	// mapSize is the address space mapped from the start, beyond what the file
+	// takes already: a file that outgrows what is mapped has to wait for all
+	// readers to end, a backup among them. It costs no memory and, but on Windows,
+	// no disk.
+	mapSize = 1 << 30 << (5 * (^uint(0) >> 63)) // 32 GiB where addresses have 64 bits
 )
 
 // Options tell Open what to open. Path is required; zero values mean defaults.
@@ -57,21 +64,35 @@ type Options struct {
 	// Create makes the store, and its directory, where there is no file at
 	// Path. Whether a missing file is a first start is for the caller to say.
 	Create bool
+	// ReadOnly opens an existing store for reading alone: beside other readers, but
+	// not beside a node, which writes. Nothing is written, not to the file and not
+	// beside it: updates get store.ErrReadOnly, and so does Open where the store
+	// was made by an earlier version and needs to be brought up to date first.
+	ReadOnly bool
 	// Timeout is how long to wait for the lock of another process.
 	Timeout time.Duration
 	// MaxSize bounds the file, in bytes; at least MinMaxSize, 0 for no bound.
 	// It belongs below the size of the volume. Additions are refused a
 	// sixteenth before it (at least 2 MiB), so that deletions always find room.
+	// Whatever it is, additions are refused, too, where the volume has less room
+	// left than a sixty-fourth of the file (at least 2 MiB), which others on the
+	// volume may take from deletions all the same. Both end by themselves: as soon
+	// as something was deleted, or the volume has grown.
 	MaxSize int64
-	// VerifyBytes: see DefaultVerifyBytes. Negative: only ever the short check.
+	// VerifyBytes: see DefaultVerifyBytes. Negative: the head, the size and the
+	// sentinel, and nothing of the structure.
 	VerifyBytes int64
 	// BatchUpdates and BatchBytes bound how much shares one commit.
 	BatchUpdates int
 	BatchBytes   int64
 	// Clock tells the time; default time.Now.
 	Clock func() time.Time
-	// Logger is told of a store made or brought up to date; default: discarded.
+	// Logger is told of a store made or brought up to date, and of a head that is
+	// not valid; default: discarded.
 	Logger *slog.Logger
+
+	// volume is volumeRoom, or what a test says.
+	volume func(path string) (left int64, known bool)
 }
 
 // Store is a store.Store in one bbolt file.
@@ -80,6 +101,7 @@ type Store struct {
 	options Options
 	info    store.Info
 	db      *bbolt.DB
+	file    *os.File // the one that db has open
 
 	updates chan *update
 	closing chan struct{}
@@ -116,9 +138,15 @@ func Open(o Options) (store.Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		return open(o)
+		s, err := open(o)
+		switch {
+		case err == nil:
+			return s, nil
+		case !errors.Is(err, errReplaced):
+			return nil, err
+		}
 	}
-	return nil, fmt.Errorf("make the store %s: something else makes and removes it at the same time", o.Path)
+	return nil, fmt.Errorf("%w: something else makes, removes or replaces %s at the same time; try again", store.ErrForeign, o.Path)
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -129,6 +157,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("open the store %s: %s is not the RID of a node", o.Path, printable([]byte(o.NodeRID)))
 	case o.Create && o.NodeRID == "":
 		return o, fmt.Errorf("open the store %s: a new store needs the RID of its node", o.Path)
+	case o.ReadOnly && o.Create:
+		return o, fmt.Errorf("open the store %s: a store that is only read cannot be made", o.Path)
 	case o.MaxSize < 0 || o.MaxSize > 0 && o.MaxSize < MinMaxSize:
 		return o, fmt.Errorf("open the store %s: a maximum size of %d bytes is too small, the least is %d", o.Path, o.MaxSize, MinMaxSize)
 	}
@@ -146,6 +176,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.volume == nil {
+		o.volume = volumeRoom
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -173,28 +206,20 @@ const remedy = "restore it from a backup, or move it aside to begin with an empt
 // create makes a new store beside Path and gives it its name only when it is
 // whole and on disk. fs.ErrExist: another process was faster.
 func create(o Options) (err error) {
-	dir := filepath.Dir(o.Path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the directory of the store: %w", err)
-	}
-	f, err := os.CreateTemp(dir, filepath.Base(o.Path)+unfinished+"*")
+	temp, drop, err := tempBeside(o.Path)
 	if err != nil {
 		return fmt.Errorf("make the store %s: %w", o.Path, err)
 	}
-	temp := f.Name()
-	defer func() { _ = os.Remove(temp) }() // removeUnfinished gets what is left
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("make the store %s: %w", o.Path, err)
-	}
+	defer func() { drop(err != nil) }()
 
 	info := store.Info{ID: uuid.NewString(), Format: Format, NodeRID: o.NodeRID, Created: o.Clock().UTC()}
 	if err := fill(temp, info, o.Timeout); err != nil {
-		return fmt.Errorf("make the store %s: %w", o.Path, mapError(temp, err))
+		return fmt.Errorf("make the store %s: %w", o.Path, mapError(o.Path, err))
 	}
 	if err := publish(temp, o.Path); err != nil {
 		return fmt.Errorf("make the store %s: %w", o.Path, err)
 	}
-	if err := syncDir(dir); err != nil {
+	if err := syncDir(filepath.Dir(o.Path)); err != nil {
 		return fmt.Errorf("make the store %s: %w", o.Path, err)
 	}
 	o.Logger.Info("store created", "path", o.Path, "store", info.ID, "node", info.NodeRID)
@@ -248,35 +273,36 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// errReplaced: the file at the path is another than the one that was opened.
+var errReplaced = errors.New("it was replaced while it was opened")
+
 // open opens an existing file: first for reading alone, to look at it while a
 // shared lock keeps writers out, then for writing.
 func open(o Options) (*Store, error) {
 	defer faultsPanic()()
 	began := time.Now()
-	info, err := look(o)
+	r, err := look(o)
 	if err != nil {
 		return nil, err
 	}
-	left := max(o.Timeout-time.Since(began), 100*time.Millisecond)
-	db, err := openFile(o.Path, &bbolt.Options{
-		Timeout:         left,
-		FreelistType:    bbolt.FreelistMapType,
-		InitialMmapSize: mapSize,
-		MaxSize:         int(o.MaxSize),
-	})
+	if o.ReadOnly {
+		return newReader(o, r)
+	}
+	if err := r.Close(); err != nil {
+		return nil, err
+	}
+	db, f, err := openWritable(o, max(o.Timeout-time.Since(began), 100*time.Millisecond))
 	if err != nil {
 		return nil, err
 	}
-	db.AllocSize = allocSize
-	s := &Store{
-		path: o.Path, options: o, db: db,
-		updates: make(chan *update),
-		closing: make(chan struct{}),
-	}
+	s := newStore(o, db, f)
 	// Between the two locks another process may have had the file.
 	var missing []bucket
-	if s.info, missing, err = s.readInfo(); err == nil && s.info != info {
-		err = fmt.Errorf("%w: %s was replaced while it was opened; try again", store.ErrForeign, o.Path)
+	if s.info, missing, err = s.readInfo(); err == nil && s.info != r.info {
+		err = fmt.Errorf("%w: %s: %w", store.ErrForeign, o.Path, errReplaced)
+	}
+	if err == nil {
+		err = s.settle()
 	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -288,6 +314,51 @@ func open(o Options) (*Store, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func newStore(o Options, db *bbolt.DB, f *os.File) *Store {
+	return &Store{
+		path: o.Path, options: o, db: db, file: f,
+		updates: make(chan *update),
+		closing: make(chan struct{}),
+	}
+}
+
+// newReader makes a store for reading alone of a file that r has open.
+func newReader(o Options, r *readable) (*Store, error) {
+	s := newStore(o, r.db, r.f)
+	var missing []bucket
+	var err error
+	if s.info, missing, err = s.readInfo(); err == nil && (len(missing) > 0 || s.info.Format < Format) {
+		err = fmt.Errorf("%w: %s was made by an earlier version: open it for writing once, which brings it up to date", store.ErrReadOnly, o.Path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return s, nil
+}
+
+// settle has what the file holds reach the disk before anything is written. A
+// process that was killed, or whose last sync failed, leaves a state that is read
+// back and may not be on disk, while the pages of the state before it count as
+// free: overwritten first, they would be missed after a loss of power. After a
+// failed sync the kernel may hold as written what is not, so the head, which is
+// what leads to the state, is written once more.
+func (s *Store) settle() error {
+	l, err := layoutOf(s.file)
+	if err != nil {
+		return layoutError(s.path, err)
+	}
+	if l.heads == 1 {
+		s.options.Logger.Warn("one of the store's two heads is not valid: it goes on from the other, as after a crash during a commit", "path", s.path, "store", s.info.ID)
+	}
+	if _, err := s.file.WriteAt(l.head, l.at); err != nil && !noSpace(err) {
+		return fmt.Errorf("open the store %s: %w", s.path, err)
+	}
+	if err := s.file.Sync(); err != nil {
+		return fmt.Errorf("open the store: %w", mapError(s.path, err))
+	}
+	return nil
 }
 
 // bringUpToDate gives a store the buckets that came later than it was made, and
@@ -334,88 +405,6 @@ func removeUnfinished(path string) {
 			_ = os.Remove(filepath.Join(dir, e.Name()))
 		}
 	}
-}
-
-// openFile is bbolt.Open with its errors and panics given their meaning.
-func openFile(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %s: %v; %s", store.ErrDamaged, path, r, remedy)
-		}
-	}()
-	db, err = bbolt.Open(path, 0o600, options)
-	switch {
-	case err == nil:
-		return db, nil
-	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("%w: %s: stop the other process, or wait until it has ended", store.ErrLocked, path)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("open the store: %w", err)
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return nil, badHead(path, err)
-	}
-	return nil, fmt.Errorf("%w: %s: %w; %s", store.ErrDamaged, path, err, remedy)
-}
-
-// look verifies the file under a shared lock and returns its sentinel.
-func look(o Options) (info store.Info, err error) {
-	db, err := openFile(o.Path, &bbolt.Options{ReadOnly: true, Timeout: o.Timeout})
-	if err != nil {
-		return store.Info{}, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-
-	f, err := os.Open(o.Path)
-	if err != nil {
-		return store.Info{}, fmt.Errorf("open the store: %w", err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return store.Info{}, fmt.Errorf("open the store: %w", err)
-	}
-	l, err := readLayout(f, st.Size())
-	if err != nil {
-		return store.Info{}, layoutError(o.Path, err)
-	}
-	if l.freelist == noFreelist {
-		return store.Info{}, fmt.Errorf("%w: %s is a bbolt file of another program (it has no free list); name another path", store.ErrForeign, o.Path)
-	}
-	ours := false
-	var sentinel []byte
-	err = l.top(func(name []byte, child subtree) error {
-		if string(name) != bucketNames[bucketSentinel] {
-			return nil
-		}
-		ours = true
-		return l.walk(child, func(k, v []byte) error {
-			if string(k) == string(keyInfo) {
-				sentinel = append([]byte(nil), v...)
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return store.Info{}, layoutError(o.Path, err)
-	}
-	if !ours {
-		return store.Info{}, fmt.Errorf("%w: %s is a bbolt file of another program (it has no bucket %s); name another path", store.ErrForeign, o.Path, bucketSentinel)
-	}
-	if info, err = decodeInfo(o.Path, sentinel); err != nil {
-		return store.Info{}, err
-	}
-	if info.Format < 1 || info.Format > Format {
-		return store.Info{}, fmt.Errorf("%w: %s has format %d, this program reads formats up to %d; use the program that wrote it", store.ErrForeign, o.Path, info.Format, Format)
-	}
-	if o.NodeRID != "" && info.NodeRID != o.NodeRID {
-		return store.Info{}, fmt.Errorf("%w: %s is the store of %s, this node is %s; give it its own data directory or its former identity", store.ErrForeign, o.Path, info.NodeRID, o.NodeRID)
-	}
-	if l.size <= o.VerifyBytes {
-		if err := l.verify(context.Background()); err != nil {
-			return store.Info{}, layoutError(o.Path, err)
-		}
-	}
-	return info, nil
 }
 
 func decodeInfo(path string, sentinel []byte) (store.Info, error) {
@@ -504,7 +493,7 @@ func (s *Store) View(ctx context.Context, fn func(store.Reader) error) error {
 		return err
 	}
 	defer faultsPanic()()
-	btx, err := s.beginView()
+	btx, err := beginRead(s.db, s.path)
 	if err != nil {
 		return err
 	}
@@ -516,10 +505,10 @@ func (s *Store) View(ctx context.Context, fn func(store.Reader) error) error {
 	return fn(t)
 }
 
-func (s *Store) beginView() (btx *bbolt.Tx, err error) {
-	defer guard(&err, s.path)
-	if btx, err = s.db.Begin(false); err != nil {
-		return nil, mapError(s.path, err)
+func beginRead(db *bbolt.DB, path string) (btx *bbolt.Tx, err error) {
+	defer guard(&err, path)
+	if btx, err = db.Begin(false); err != nil {
+		return nil, mapError(path, err)
 	}
 	return btx, nil
 }

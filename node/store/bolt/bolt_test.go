@@ -1,6 +1,7 @@
 package bolt_test
 
 import (
+	"io"
 	"path/filepath"
 	"testing"
 
@@ -16,11 +17,11 @@ const self = "orn:koi-net.node:self+0000"
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConformance(t *testing.T) {
-	storetest.Run(t, func(t *testing.T, dir string) store.Store {
-		s, err := bolt.Open(bolt.Options{Path: filepath.Join(dir, "koi.db"), NodeRID: self, Create: true})
-		if err != nil {
-			t.Fatalf("Open: %v", err)
+	in := func(t *testing.T, dir string) store.Store { return open(t, filepath.Join(dir, "koi.db")) }
+	storetest.Run(t, in, func(t *testing.T, backup io.Reader, dir string) store.Store {
+		if _, err := bolt.Restore(t.Context(), backup, filepath.Join(dir, "koi.db"), bolt.RestoreOptions{NodeRID: self}); err != nil {
+			t.Fatalf("Restore: %v", err)
 		}
-		return s
+		return in(t, dir)
 	})
 }

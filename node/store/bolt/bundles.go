@@ -2,10 +2,10 @@ package bolt
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
@@ -14,20 +14,29 @@ import (
 
 // Bundle implements store.Reader.
 func (t *tx) Bundle(r rid.RID) (store.Record, error) {
-	key, v, err := t.lookup(r)
+	_, payload, err := t.lookup(r)
 	if err != nil {
 		return store.Record{}, err
 	}
-	return t.record(r, key, v)
+	return t.recordOf(r, payload)
 }
 
 // record puts an entry of the index and its contents together.
 func (t *tx) record(r rid.RID, key, value []byte) (store.Record, error) {
-	e, err := decodeIndexed(r, key, value)
+	payload, err := unseal(key, value)
 	if err != nil {
 		return store.Record{}, damagedBundle(r, err)
 	}
-	contents, err := t.contents(r, e)
+	return t.recordOf(r, payload)
+}
+
+// recordOf is record of an entry that was unsealed.
+func (t *tx) recordOf(r rid.RID, payload []byte) (store.Record, error) {
+	e, err := indexedOf(r, payload)
+	if err != nil {
+		return store.Record{}, damagedBundle(r, err)
+	}
+	contents, err := t.contents(r, e.seq, e.size)
 	if err != nil {
 		return store.Record{}, err
 	}
@@ -38,11 +47,11 @@ func (t *tx) record(r rid.RID, key, value []byte) (store.Record, error) {
 	return rec, nil
 }
 
-// contents returns what an entry of the index speaks of; it aliases the
-// transaction's memory.
-func (t *tx) contents(r rid.RID, e indexed) ([]byte, error) {
-	key := seqKey(e.seq)
-	v, err := t.get(bucketContents, key)
+// contents returns what lies under the number that an entry of the index gives,
+// with the length it gives; it aliases the transaction's memory.
+func (t *tx) contents(r rid.RID, seq, size uint64) ([]byte, error) {
+	key := binary.BigEndian.AppendUint64(t.numberKey[:0], seq)
+	v, err := t.find(bucketContents, key)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +62,7 @@ func (t *tx) contents(r rid.RID, e indexed) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, damagedBundle(r, err)
-	case string(of) != string(r), uint64(len(contents)) != e.size:
+	case string(of) != string(r), uint64(len(contents)) != size:
 		return nil, damagedBundle(r, errOther)
 	}
 	return contents, nil
@@ -66,109 +75,141 @@ var (
 
 // Manifest implements store.Reader.
 func (t *tx) Manifest(r rid.RID) (protocol.Manifest, error) {
-	key, v, err := t.lookup(r)
+	_, payload, err := t.lookup(r)
 	if err != nil {
 		return protocol.Manifest{}, err
 	}
-	e, err := decodeIndexed(r, key, v)
+	e, err := indexedOf(r, payload)
 	if err != nil {
 		return protocol.Manifest{}, damagedBundle(r, err)
 	}
 	return e.manifest, nil
 }
 
-// lookup finds the entry of r in the index.
-func (t *tx) lookup(r rid.RID) (key, v []byte, err error) {
-	if key, err = bundleKey(r); err != nil {
-		return nil, nil, err
+// RawBundle implements store.Reader.
+func (t *tx) RawBundle(r rid.RID) (protocol.RawBundle, error) {
+	e, err := t.rawEntry(r)
+	if err != nil {
+		return protocol.RawBundle{}, err
 	}
-	if v, err = t.get(bucketIndex, key); err != nil {
-		return nil, nil, err
+	contents, err := t.contents(r, e.seq, e.size)
+	if err != nil {
+		return protocol.RawBundle{}, err
+	}
+	return protocol.RawBundle{Manifest: e.manifest, Contents: contents}, nil
+}
+
+// RawManifest implements store.Reader.
+func (t *tx) RawManifest(r rid.RID) (protocol.RawManifest, error) {
+	e, err := t.rawEntry(r)
+	return e.manifest, err
+}
+
+func (t *tx) rawEntry(r rid.RID) (rawEntry, error) {
+	typ, payload, err := t.lookup(r)
+	if err != nil {
+		return rawEntry{}, err
+	}
+	e, err := rawEntryOf(payload)
+	if err != nil {
+		return rawEntry{}, damagedBundle(r, err)
+	}
+	e.manifest.RawRID = protocol.RawRID{Type: typ, Reference: t.key[len(t.key)-(len(r)-len(typ)-1):]}
+	return e, nil
+}
+
+// lookup finds the entry of r in the index and unseals it. Its key stays in t.key
+// until the next call.
+func (t *tx) lookup(r rid.RID) (typ rid.Type, payload []byte, err error) {
+	key, typ, err := appendKey(t.key[:0], r)
+	if err != nil {
+		return "", nil, err
+	}
+	t.key = key
+	v, err := t.find(bucketIndex, key)
+	if err != nil {
+		return "", nil, err
 	}
 	if v == nil {
-		return nil, nil, fmt.Errorf("bundle %s: %w", printable([]byte(r)), store.ErrNotFound)
+		return "", nil, missingBundle(r)
 	}
-	return key, v, nil
+	if payload, err = unseal(key, v); err != nil {
+		return "", nil, damagedBundle(r, err)
+	}
+	return typ, payload, nil
 }
+
+// missingBundle is the error for a RID that is not held. For each new RID it is
+// made, and hardly ever read.
+type missingBundle rid.RID
+
+func (m missingBundle) Error() string {
+	return fmt.Sprintf("bundle %s: %v", printable([]byte(m)), store.ErrNotFound)
+}
+
+func (missingBundle) Unwrap() error { return store.ErrNotFound }
 
 // RIDs implements store.Reader.
 func (t *tx) RIDs(types []rid.Type, after rid.RID) iter.Seq2[rid.RID, error] {
 	return func(yield func(rid.RID, error) bool) {
-		stopped := false
-		err := t.scanTypes(types, after, func(r rid.RID, _, _ []byte) (bool, error) {
-			stopped = !yield(r, nil)
-			return !stopped, nil
+		each(t, types, after, false, yield, func(row *entryRow) (rid.RID, error) {
+			if row.err != nil {
+				return "", row.damage()
+			}
+			return row.manifest.RID(), nil
 		})
-		if err != nil && !stopped {
-			yield("", err)
-		}
 	}
 }
 
 // Records implements store.Reader.
 func (t *tx) Records(types []rid.Type, after rid.RID) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
-		stopped := false
-		err := t.scanTypes(types, after, func(r rid.RID, k, v []byte) (bool, error) {
-			rec, err := t.record(r, k, v)
-			if err != nil {
-				return false, err
+		each(t, types, after, true, yield, func(row *entryRow) (store.Record, error) {
+			if row.err != nil {
+				return store.Record{}, row.damage()
 			}
-			stopped = !yield(rec, nil)
-			return !stopped, nil
+			return t.recordOf(row.manifest.RID(), row.payload)
 		})
-		if err != nil && !stopped {
-			yield(store.Record{}, err)
-		}
 	}
 }
 
-// scanTypes runs through the index of the types, in order, after the RID after.
-func (t *tx) scanTypes(types []rid.Type, after rid.RID, fn func(r rid.RID, k, v []byte) (bool, error)) error {
-	var afterKey []byte
-	if after != "" {
-		var err error
-		if afterKey, err = bundleKey(after); err != nil {
-			return fmt.Errorf("begin after: %w", err)
+// each yields what of makes of the entries, up to the first error.
+func each[T any](t *tx, types []rid.Type, after rid.RID, checked bool, yield func(T, error) bool, of func(*entryRow) (T, error)) {
+	var none T
+	stopped := false
+	var failed error
+	err := t.readIndex(types, after, checked, func(row *entryRow) bool {
+		var item T
+		if item, failed = of(row); failed != nil {
+			return false
 		}
+		stopped = !yield(item, nil)
+		return !stopped
+	})
+	if failed != nil {
+		err = failed
 	}
-	prefixes := [][]byte{nil}
-	if len(types) > 0 {
-		sorted := slices.Clone(types)
-		slices.Sort(sorted)
-		prefixes = prefixes[:0]
-		for _, typ := range slices.Compact(sorted) {
-			prefixes = append(prefixes, typePrefix(typ))
-		}
+	if err != nil && !stopped {
+		yield(none, err)
 	}
-	for _, prefix := range prefixes {
-		from := afterKey
-		if from != nil && !bytes.HasPrefix(from, prefix) {
-			if bytes.Compare(from, prefix) > 0 {
-				continue // the whole type lies before
-			}
-			from = nil
-		}
-		var failed error
+}
+
+// RawManifests implements store.Reader.
+func (t *tx) RawManifests(types []rid.Type, after rid.RID) iter.Seq2[*protocol.RawManifest, error] {
+	return func(yield func(*protocol.RawManifest, error) bool) {
 		stopped := false
-		err := t.scan(bucketIndex, prefix, from, func(k, v []byte) bool {
-			r, err := ridOfKey(k)
-			if err != nil {
-				failed = damaged("index", k, err)
-				return false
+		err := t.readIndex(types, after, true, func(row *entryRow) bool {
+			if row.err != nil {
+				stopped = !yield(&protocol.RawManifest{RawRID: row.manifest.RawRID}, row.damage())
+			} else {
+				stopped = !yield(&row.manifest, nil)
 			}
-			more, err := fn(r, k, v)
-			failed, stopped = err, !more
-			return more
+			return !stopped
 		})
-		if failed != nil {
-			return failed
-		}
-		if err != nil || stopped {
-			return err
+		if err != nil && !stopped {
+			yield(nil, err)
 		}
 	}
-	return nil
 }
 
 // Types implements store.Reader.

@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"strings"
+	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
@@ -52,17 +53,7 @@ func unseal(key, value []byte) (payload []byte, err error) {
 			payload, err = nil, errBeyond
 		}
 	}()
-	if len(value) < sealOverhead {
-		return nil, errShort
-	}
-	body, sum := value[:len(value)-4], value[len(value)-4:]
-	if checksum(key, body) != binary.LittleEndian.Uint32(sum) {
-		return nil, errSum
-	}
-	if body[0] != recordVersion {
-		return nil, errVersion
-	}
-	return body[1:], nil
+	return unsealSummed(crc32.Checksum(key, castagnoli), value)
 }
 
 // damaged says which record is bad, and wraps store.ErrDamaged.
@@ -83,21 +74,29 @@ func printable(key []byte) string {
 	return fmt.Sprintf("%q", key)
 }
 
-// bundleKey makes the key of a RID in bundles and manifests: its type, a zero
-// byte, its reference. Keys sort as (type, reference) do, and no type's prefix
-// is the beginning of another's.
+// bundleKey makes the key of a RID in the index: its type, a zero byte, its
+// reference. Keys sort as (type, reference) do, and no type's prefix is the
+// beginning of another's.
 func bundleKey(r rid.RID) ([]byte, error) {
-	t := r.Type()
-	if t == "" || len(r) == len(t)+1 {
-		return nil, fmt.Errorf("%w %s", rid.ErrInvalid, printable([]byte(r)))
-	}
-	return append(typePrefix(t), r[len(t)+1:]...), nil
+	key, _, err := appendKey(make([]byte, 0, len(r)+8), r)
+	return key, err
 }
 
-// typePrefix writes a type and the zero byte that ends it. The bytes 0 and 1,
+// appendKey appends the key of a RID, and returns its type besides.
+func appendKey(dst []byte, r rid.RID) ([]byte, rid.Type, error) {
+	t := r.Type()
+	if t == "" || len(r) == len(t)+1 {
+		return nil, "", fmt.Errorf("%w %s", rid.ErrInvalid, printable([]byte(r)))
+	}
+	return append(appendPrefix(dst, t), r[len(t)+1:]...), t, nil
+}
+
+// typePrefix is what the keys of a type begin with.
+func typePrefix(t rid.Type) []byte { return appendPrefix(make([]byte, 0, len(t)+1), t) }
+
+// appendPrefix appends a type and the zero byte that ends it. The bytes 0 and 1,
 // should a type hold them, are written as 1 1 and 1 2, which keeps the order.
-func typePrefix(t rid.Type) []byte {
-	dst := make([]byte, 0, len(t)+1)
+func appendPrefix(dst []byte, t rid.Type) []byte {
 	for i := range len(t) {
 		if t[i] <= 1 {
 			dst = append(dst, 1, t[i]+1)
@@ -108,36 +107,67 @@ func typePrefix(t rid.Type) []byte {
 	return append(dst, 0)
 }
 
+// typePrefixes returns what the keys of some types begin with, in order; one
+// empty prefix for no types, which are all.
+func typePrefixes(types []rid.Type) [][]byte {
+	if len(types) == 0 {
+		return [][]byte{nil}
+	}
+	sorted := slices.Clone(types)
+	slices.Sort(sorted)
+	prefixes := make([][]byte, 0, len(sorted))
+	for _, t := range slices.Compact(sorted) {
+		prefixes = append(prefixes, typePrefix(t))
+	}
+	return prefixes
+}
+
 // ridOfKey is the inverse of bundleKey.
 func ridOfKey(key []byte) (rid.RID, error) {
-	end := bytes.IndexByte(key, 0)
-	if end < 0 || end == len(key)-1 {
-		return "", errFields
+	t, reference, err := splitKey(key)
+	if err != nil {
+		return "", err
 	}
-	typ, ref := key[:end], key[end+1:]
-	var b strings.Builder
-	b.Grow(len(key))
-	for {
-		i := bytes.IndexByte(typ, 1)
-		if i < 0 {
-			break
-		}
-		if i+1 == len(typ) || typ[i+1] < 1 || typ[i+1] > 2 {
-			return "", errFields
-		}
-		b.Write(typ[:i])
-		b.WriteByte(typ[i+1] - 1)
-		typ = typ[i+2:]
-	}
-	b.Write(typ)
-	size := b.Len()
-	b.WriteByte(':')
-	b.Write(ref)
-	r := rid.RID(b.String())
-	if size == 0 || len(r.Type()) != size {
+	r := rid.RID(string(t) + ":" + string(reference))
+	if len(r) > rid.MaxLength || !utf8.Valid(reference) {
 		return "", errFields
 	}
 	return r, nil
+}
+
+// splitKey returns the type of a key, and its reference, which it aliases and
+// does not look at.
+func splitKey(key []byte) (t rid.Type, reference []byte, err error) {
+	end := bytes.IndexByte(key, 0)
+	if end < 0 || end == len(key)-1 {
+		return "", nil, errFields
+	}
+	typ, reference := key[:end], key[end+1:]
+	if bytes.IndexByte(typ, 1) >= 0 {
+		if typ, err = unescapeType(typ); err != nil {
+			return "", nil, err
+		}
+	}
+	if t, err = rid.ParseType(string(typ)); err != nil {
+		return "", nil, errFields
+	}
+	return t, reference, nil
+}
+
+// unescapeType takes back what appendPrefix does to the bytes 0 and 1.
+func unescapeType(escaped []byte) ([]byte, error) {
+	t := make([]byte, 0, len(escaped))
+	for i := 0; i < len(escaped); i++ {
+		c := escaped[i]
+		if c == 1 {
+			if i++; i == len(escaped) || escaped[i] < 1 || escaped[i] > 2 {
+				return nil, errFields
+			}
+			c = escaped[i] - 1
+		}
+		t = append(t, c)
+	}
+	return t, nil
 }
 
 // The parts of payloads. Lengths and counts are uvarints.
@@ -158,6 +188,11 @@ type decoder struct {
 }
 
 func (d *decoder) uvarint() uint64 {
+	if len(d.rest) > 0 && d.rest[0] < 0x80 { // most are of one byte
+		n := d.rest[0]
+		d.rest = d.rest[1:]
+		return uint64(n)
+	}
 	n, size := binary.Uvarint(d.rest)
 	if size <= 0 {
 		d.rest, d.bad = nil, true
@@ -239,25 +274,35 @@ func appendManifest(dst []byte, m protocol.Manifest) []byte {
 	return appendText(append(dst, hashText), m.SHA256Hash)
 }
 
-func (d *decoder) manifest(r rid.RID) (protocol.Manifest, error) {
-	when := d.text()
-	var sum string
+// rawManifest takes a manifest as it is kept; its RID is not among it.
+func (d *decoder) rawManifest(m *protocol.RawManifest) {
+	m.Timestamp = d.take(d.uvarint())
 	switch d.byte() {
 	case hashRaw:
-		sum = hex.EncodeToString(d.take(32))
+		m.Digest = d.take(32)
 	case hashText:
-		sum = d.text()
+		m.Hash = d.take(d.uvarint())
 	default:
 		d.bad = true
 	}
+}
+
+func (d *decoder) manifest(r rid.RID) (protocol.Manifest, error) {
+	var raw protocol.RawManifest
+	d.rawManifest(&raw)
 	if d.bad {
 		return protocol.Manifest{}, errFields
 	}
-	t, err := protocol.ParseTimestamp(when)
-	if err != nil {
+	m := protocol.Manifest{RID: r}
+	if err := m.Timestamp.UnmarshalText(raw.Timestamp); err != nil {
 		return protocol.Manifest{}, fmt.Errorf("its timestamp: %w", err)
 	}
-	return protocol.Manifest{RID: r, Timestamp: t, SHA256Hash: sum}, nil
+	if raw.Digest != nil {
+		m.SHA256Hash = hex.EncodeToString(raw.Digest)
+	} else {
+		m.SHA256Hash = string(raw.Hash)
+	}
+	return m, nil
 }
 
 // A bundle is two records. Its entry in the index, under the RID's key, holds all
@@ -289,13 +334,35 @@ func decodeIndexed(r rid.RID, key, value []byte) (indexed, error) {
 	if err != nil {
 		return indexed{}, err
 	}
-	var e indexed
+	return indexedOf(r, payload)
+}
+
+// indexedOf reads an entry that was unsealed.
+func indexedOf(r rid.RID, payload []byte) (e indexed, err error) {
 	d := decoder{rest: payload}
 	if e.manifest, err = d.manifest(r); err != nil {
 		return indexed{}, err
 	}
 	e.source = d.text()
 	e.stored = d.time()
+	e.seq = d.uvarint()
+	e.size = d.uvarint()
+	return e, d.end()
+}
+
+// rawEntry is an entry as it is kept, or what of it is needed to serve a bundle.
+type rawEntry struct {
+	manifest  protocol.RawManifest // without its RID
+	seq, size uint64
+}
+
+// rawEntryOf reads an entry that was unsealed, and aliases it.
+func rawEntryOf(payload []byte) (e rawEntry, err error) {
+	d := decoder{rest: payload}
+	d.rawManifest(&e.manifest)
+	d.take(d.uvarint()) // the source
+	d.varint()          // when it was stored: seconds
+	d.uvarint()         // and nanoseconds
 	e.seq = d.uvarint()
 	e.size = d.uvarint()
 	return e, d.end()

@@ -282,9 +282,9 @@ func FuzzLayout(f *testing.F) {
 			return
 		}
 		var names []string
-		topErr := l.top(func(name []byte, child subtree) error {
+		topErr := l.top(t.Context(), nil, func(name []byte, child subtree) error {
 			names = append(names, string(name))
-			return l.walk(child, func(k, v []byte) error { return nil })
+			return l.walk(t.Context(), child, nil, func(k, v []byte) error { return nil })
 		})
 		if err := l.verify(t.Context()); err == nil && topErr == nil && bytes.Equal(data, whole) {
 			if want := slices.Sorted(slices.Values(bucketNames[:])); !slices.Equal(names, want) {

@@ -16,6 +16,36 @@
 //   - Counters, per-peer figures and indexes are kept up in the transaction
 //     that changes what they describe; nothing on the write path scans.
 //   - The free list is always synced: without it bbolt cannot survive damage.
+//   - Before a store that was opened is first written to, the state that was found
+//     is on the disk (see Store.settle).
+//   - After a commit that failed for want of room, writing goes on; after any other
+//     failure nothing is written until the store is opened again (see
+//     Store.untouched).
+//   - Files are made beside their place and get their name when they are whole and
+//     on disk: new stores, restored ones, compact ones. What a crash leaves of one
+//     is called like it, with ".new-", and goes when the store is next opened.
+//
+// # Files apart from a running node
+//
+// Verify, RestoreFile, Compact and Options.ReadOnly take bbolt's lock shared: beside
+// each other, never beside a node. Backup runs within one. All of them read pages
+// by themselves, through bounded reads (layout.go), and check records one by one, so
+// that they go on behind damage. Verify reports what is wrong with a file and writes
+// nothing; nothing here repairs.
+//
+// # Bounds
+//
+//	a commit                    Options.BatchUpdates functions, Options.BatchBytes
+//	the file                    Options.MaxSize, less a reserve for deletions
+//	its volume                  additions leave 1 MiB and a sixty-fourth of the file, 2 MiB at least
+//	Open's look at a file       512 pages, or all of a file up to Options.VerifyBytes; two seconds
+//	memory of Verify, Check     one page with its overflow (what its entries need), a byte for
+//	                            each page of the file, the figures of each peer and RID type
+//	memory of Backup            256 KiB and one record, a byte for each page of the file
+//	faults of a Report          VerifyOptions.MaxFaults; the others are counted
+//	a transaction of Compact    8 MiB, or 20,000 records
+//	what Restore reads          as much as the backup's head says it has
+//	a snapshot of Backup        its context
 //
 // # Layout
 //

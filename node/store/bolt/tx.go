@@ -64,6 +64,7 @@ type shared struct {
 	btx     *bbolt.Tx
 	clock   func() time.Time
 	buckets [bucketCount]*bbolt.Bucket
+	cursors [bucketCount]*bbolt.Cursor // of find, which moves them
 	// changes counts writes; an iterator looks at it to find its place again.
 	changes uint64
 	// failed is the first write that failed. It fails every function that took
@@ -90,6 +91,9 @@ type tx struct {
 	*shared
 	ctx  context.Context // ends iterators early; nil in an update
 	over bool
+	// Scratch of lookup and of contents.
+	key       []byte
+	numberKey [8]byte
 }
 
 func newShared(btx *bbolt.Tx, clock func() time.Time) *shared {

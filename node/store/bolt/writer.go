@@ -236,16 +236,23 @@ func (b *batch) begin() (err error) {
 	return nil
 }
 
-// room is how many bytes may still be added, or negative for no bound.
+// room is how many bytes may still be added, or negative for no bound: what the
+// file may grow by, and what there is on its volume, less what deletions need.
 func (s *Store) room(btx *bbolt.Tx) int64 {
-	limit := s.options.MaxSize
-	if limit <= 0 {
-		return -1
-	}
 	stats := s.db.Stats()
 	free := int64(stats.FreePageN+stats.PendingPageN) * int64(s.db.Info().PageSize)
-	reserve := allocSize + max(limit/16, 1<<20)
-	return max(limit-reserve-(btx.Size()-free), 0)
+	used := btx.Size() - free
+	room := int64(-1)
+	if limit := s.options.MaxSize; limit > 0 {
+		room = max(limit-(allocSize+max(limit/16, 1<<20))-used, 0)
+	}
+	if left, known := s.options.volume(s.path); known {
+		onVolume := max(left+free-(allocSize+max(btx.Size()/64, 1<<20)), 0)
+		if room < 0 || onVolume < room {
+			room = onVolume
+		}
+	}
+	return room
 }
 
 func (b *batch) commit() (err error) {
@@ -269,16 +276,44 @@ func (b *batch) commit() (err error) {
 			b.s.rollback(shared.btx)
 		}
 	}()
+	txid := shared.btx.ID()
 	if err := shared.btx.Commit(); err != nil {
 		err = mapError(b.s.path, err)
-		if !errors.Is(err, store.ErrFull) {
-			// After a failed write or sync nobody knows what the disk holds, and a
-			// second sync may succeed without having written it.
-			b.s.broken = fmt.Errorf("no more is written until the store is opened again: %w", err)
+		if b.s.untouched(err, txid) {
+			return err
 		}
-		return err
+		if errors.Is(err, store.ErrFull) { // which ends by itself; this does not
+			err = errors.New(err.Error())
+		}
+		b.s.broken = fmt.Errorf("no more is written until the store is opened again: %w", err)
+		return b.s.broken
 	}
 	return nil
+}
+
+// untouched reports whether the commit txid, which failed with err, left the state
+// before it as it was, so that others may follow.
+//
+// bbolt writes the pages of a new state where the old one has none, and syncs them;
+// then it writes the head that leads to them, and syncs that. Where there was no
+// room for the pages, nothing of the old state has changed, and bbolt has read its
+// free list again; what is written next writes all of its pages, whatever became
+// of those. But once the new head is written, it is what is read, while nobody knows
+// whether the disk has it, and the pages of the old state count as free: a commit
+// that overwrites them would leave nothing to come back to. Nor is anything known
+// after a write or a sync that failed for another reason, and a second sync may
+// succeed without having written what the first did not.
+func (s *Store) untouched(err error, txid int) bool {
+	if !errors.Is(err, store.ErrFull) {
+		return false
+	}
+	btx, err := beginRead(s.db, s.path)
+	if err != nil {
+		return false
+	}
+	state := btx.ID()
+	_ = btx.Rollback() // of a read-only transaction it cannot fail
+	return state < txid
 }
 
 func (b *batch) rollback() {
@@ -308,6 +343,9 @@ func (s *Store) Update(ctx context.Context, fn func(store.Writer) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if s.options.ReadOnly {
+		return s.readOnly()
+	}
 	u := &update{fn: fn, done: make(chan error, 1)}
 	select {
 	case s.updates <- u:
@@ -316,6 +354,15 @@ func (s *Store) Update(ctx context.Context, fn func(store.Writer) error) error {
 		return fmt.Errorf("wait for the store's writer: %w", ctx.Err())
 	case <-s.closing:
 		return store.ErrClosed
+	}
+}
+
+func (s *Store) readOnly() error {
+	select {
+	case <-s.closing:
+		return store.ErrClosed
+	default:
+		return fmt.Errorf("%w: %s", store.ErrReadOnly, s.path)
 	}
 }
 

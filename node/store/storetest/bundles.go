@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ var bundleTests = []namedTest{
 	{"RIDs page", testRIDPages},
 	{"odd RIDs stay apart", testOddRIDs},
 	{"Records agree with RIDs", testRecords},
+	{"what is kept is what goes on the wire", testRaw},
+	{"RawManifests agree with RIDs", testRawManifests},
+	{"raw reads end with the transaction", testRawOver},
 	{"an iterator stops when told", testIteratorBreak},
 	{"an iterator bears changes under it", testIteratorChanges},
 	{"Types counts", testTypes},
@@ -68,6 +72,7 @@ func testBundleRoundTrip(e *env) {
 				if err != nil || !sameManifest(m, want.Bundle.Manifest) {
 					e.Errorf("Manifest(%.40s) = %v, %v", id, m, err)
 				}
+				e.sameRaw(r, want.Bundle)
 			}
 			return nil
 		})
@@ -107,6 +112,20 @@ func testBundleMissing(e *env) {
 			}
 			if _, err := r.Manifest(id); !errors.Is(err, store.ErrNotFound) {
 				e.Errorf("Manifest(%s): %v", id, err)
+			}
+			if _, err := r.RawBundle(id); !errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), string(id)) {
+				e.Errorf("RawBundle(%s): %v", id, err)
+			}
+			if _, err := r.RawManifest(id); !errors.Is(err, store.ErrNotFound) {
+				e.Errorf("RawManifest(%s): %v", id, err)
+			}
+		}
+		for _, id := range []rid.RID{"", "note", "orn:ns:"} {
+			if _, err := r.RawBundle(id); !errors.Is(err, rid.ErrInvalid) {
+				e.Errorf("RawBundle(%q): %v", id, err)
+			}
+			if _, err := r.RawManifest(id); !errors.Is(err, rid.ErrInvalid) {
+				e.Errorf("RawManifest(%q): %v", id, err)
 			}
 		}
 		return nil
@@ -242,6 +261,7 @@ func testOddRIDs(e *env) {
 			if err != nil || string(rec.Bundle.Contents) != fmt.Sprint(n) || rec.Bundle.Manifest.RID != id {
 				e.Errorf("Bundle(%q): %v, %v", id, rec, err)
 			}
+			e.sameRaw(r, rec.Bundle)
 			for _, got := range rids(e, r, []rid.Type{id.Type()}, "") {
 				if got.Type() != id.Type() {
 					e.Errorf("RIDs of type %q gave %q", id.Type(), got)
@@ -278,6 +298,113 @@ func testRecords(e *env) {
 	})
 }
 
+// sameRaw holds what is kept of a bundle, put on the wire, against the bundle.
+func (e *env) sameRaw(r store.Reader, want protocol.Bundle) {
+	e.Helper()
+	id := want.Manifest.RID
+	b, err := r.RawBundle(id)
+	if err != nil || b.Manifest.RID() != id || string(protocol.AppendRawBundle(nil, &b)) != string(protocol.AppendBundle(nil, want)) {
+		e.Errorf("RawBundle(%.40s) = %.200q, %v", id, protocol.AppendRawBundle(nil, &b), err)
+	}
+	m, err := r.RawManifest(id)
+	if err != nil || m.RID() != id || m.Type != id.Type() || string(protocol.AppendRawManifest(nil, &m)) != string(protocol.AppendManifest(nil, want.Manifest)) {
+		e.Errorf("RawManifest(%.40s) = %.200q, %v", id, protocol.AppendRawManifest(nil, &m), err)
+	}
+}
+
+func testRaw(e *env) {
+	// Larger than a page, and in transactions of their own.
+	all := []store.Record{
+		record(e, note(1), `{"a":"`+strings.Repeat("x", 20_000)+`"}`),
+		record(e, "a\x00\x01b:\x00\x01", `{}`),
+		record(e, "orn:example.\"quote\":\\\n\u00fc\u2028", `{"u":"\u00fc"}`),
+		record(e, "https://example.org/?#", ``),
+	}
+	all[3].Bundle.Manifest.SHA256Hash = "not \"a hash\""
+	for n, rec := range all {
+		e.update(func(w store.Writer) error {
+			if err := w.PutBundle(rec); err != nil {
+				return err
+			}
+			for _, want := range all[:n+1] { // one's own changes included
+				e.sameRaw(w, want.Bundle)
+			}
+			return nil
+		})
+	}
+	e.reopen()
+	e.view(func(r store.Reader) error {
+		for _, want := range all {
+			e.sameRaw(r, want.Bundle)
+		}
+		return nil
+	})
+	e.update(func(w store.Writer) error {
+		if err := w.DeleteBundle(note(1)); err != nil {
+			return err
+		}
+		if _, err := w.RawBundle(note(1)); !errors.Is(err, store.ErrNotFound) {
+			e.Errorf("RawBundle of a deleted one: %v", err)
+		}
+		return nil
+	})
+}
+
+func testRawManifests(e *env) {
+	e.mixed()
+	e.putNotes(0, 500) // more than is read at a time
+	e.view(func(r store.Reader) error {
+		for _, types := range [][]rid.Type{nil, {noteType}, {taskType, webType, taskType}, {"orn:example"}} {
+			for _, after := range []rid.RID{"", "https://a", "orn:example.note:00250", "orn:example.note:1", "orn:zzz.z:1"} {
+				var got []rid.RID
+				for m, err := range r.RawManifests(types, after) {
+					if err != nil {
+						return err
+					}
+					id := m.RID()
+					if want := record(e, id, "").Bundle.Manifest; string(protocol.AppendRawManifest(nil, m)) != string(protocol.AppendManifest(nil, want)) {
+						e.Errorf("RawManifests gave %q", protocol.AppendRawManifest(nil, m))
+					}
+					got = append(got, id)
+				}
+				if want := rids(e, r, types, after); !slices.Equal(got, want) {
+					e.Errorf("RawManifests(%v, %s) = %v, RIDs says %v", types, after, got, want)
+				}
+			}
+		}
+		n := 0
+		for m, err := range r.RawManifests(nil, "nonsense") {
+			if n++; m != nil || !errors.Is(err, rid.ErrInvalid) {
+				e.Errorf("RawManifests after nonsense: %v, %v", m, err)
+			}
+		}
+		if n != 1 {
+			e.Errorf("%d elements after nonsense, want one error", n)
+		}
+		for range r.RawManifests(nil, "") {
+			break
+		}
+		return nil
+	})
+}
+
+func testRawOver(e *env) {
+	e.putNotes(0, 200)
+	var r store.Reader
+	e.view(func(in store.Reader) error { r = in; return nil })
+	if _, err := r.RawBundle(note(0)); err == nil {
+		e.Error("RawBundle still answers after its transaction")
+	}
+	if _, err := r.RawManifest(note(0)); err == nil {
+		e.Error("RawManifest still answers after its transaction")
+	}
+	for m, err := range r.RawManifests(nil, "") {
+		if m != nil || err == nil {
+			e.Error("RawManifests still yields after its transaction")
+		}
+	}
+}
+
 func testIteratorBreak(e *env) {
 	e.mixed()
 	e.view(func(r store.Reader) error {
@@ -300,11 +427,42 @@ func testIteratorBreak(e *env) {
 }
 
 func testIteratorChanges(e *env) {
-	e.putNotes(0, 300)
+	for _, list := range []func(store.Reader) iter.Seq2[rid.RID, error]{
+		func(r store.Reader) iter.Seq2[rid.RID, error] { return r.RIDs(nil, "") },
+		func(r store.Reader) iter.Seq2[rid.RID, error] {
+			return func(yield func(rid.RID, error) bool) {
+				for m, err := range r.RawManifests([]rid.Type{noteType}, "") {
+					if err != nil {
+						yield("", err)
+						return
+					}
+					if !yield(m.RID(), nil) {
+						return
+					}
+				}
+			}
+		},
+		func(r store.Reader) iter.Seq2[rid.RID, error] {
+			return func(yield func(rid.RID, error) bool) {
+				for rec, err := range r.Records(nil, "") {
+					if !yield(rec.Bundle.Manifest.RID, err) {
+						return
+					}
+				}
+			}
+		},
+	} {
+		e.putNotes(0, 300)
+		e.changeWhileListing(list)
+	}
+}
+
+func (e *env) changeWhileListing(list func(store.Reader) iter.Seq2[rid.RID, error]) {
+	e.Helper()
 	e.update(func(w store.Writer) error {
 		seen := make(map[rid.RID]bool)
 		n := 0
-		for id, err := range w.RIDs(nil, "") {
+		for id, err := range list(w) {
 			if err != nil {
 				return err
 			}

@@ -18,7 +18,7 @@ import (
 type Open func(t *testing.T, dir string) store.Store
 
 // Run runs the suite.
-func Run(t *testing.T, open func(t *testing.T, dir string) store.Store) {
+func Run(t *testing.T, open Open, restore Restore) {
 	for _, group := range []struct {
 		name  string
 		tests []namedTest
@@ -31,11 +31,12 @@ func Run(t *testing.T, open func(t *testing.T, dir string) store.Store) {
 		{"Decisions", decisionTests},
 		{"Values", valueTests},
 		{"Life", lifeTests},
+		{"Backup", backupTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {
 				t.Run(test.name, func(t *testing.T) {
-					test.fn(&env{T: t, dir: t.TempDir(), open: open})
+					test.fn(&env{T: t, dir: t.TempDir(), open: open, restore: restore})
 				})
 			}
 		})
@@ -50,9 +51,10 @@ type namedTest struct {
 // env is one test with one directory.
 type env struct {
 	*testing.T
-	dir  string
-	open Open
-	s    store.Store
+	dir     string
+	open    Open
+	restore Restore
+	s       store.Store
 }
 
 // store returns the open store, opening it where it is not.

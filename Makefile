@@ -66,6 +66,7 @@ test: verify lint test-unit fuzz-wire interop test-envtest e2e ## Run all tests:
 
 .PHONY: test-unit
 test-unit: ## Test what needs nothing but Go, with the race detector
+	@echo "promtool: $$($(GO) run ./hack/monitoring)"
 	$(GO) test -race -shuffle=on $(UNIT_PACKAGES)
 	cd hack/cluster/kone && CGO_ENABLED=0 $(GO) test -trimpath ./netpol
 
@@ -97,6 +98,28 @@ fuzz: ## Fuzz every parser for FUZZ_TIME each
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 	    echo "$$p $$f"; $(GO) test -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZ_TIME) $$p || exit 1; \
 	  done; done
+
+.PHONY: chaos-short
+chaos-short: ## Kill real nodes at random moments, fill their disks: a minute or two of it
+	$(GO) test -tags=chaos -count=1 -timeout=10m -v ./hack/chaos
+
+CHAOS ?= -rounds 5000 -duration 4h
+.PHONY: chaos
+chaos: ## The same for hours (CHAOS='-rounds N -duration D -seed S -run REGEXP'), and the long form of other tests
+	KOI_CHAOS=long $(GO) test -count=1 -timeout=2h -run 'Torn|Model|Exhaustive' ./node/store/bolt ./node/edge
+	$(GO) run ./hack/chaos $(CHAOS)
+
+## Measure
+
+BENCH_TIME ?= 1s
+.PHONY: bench-go
+bench-go: ## Go benchmarks of the hot paths, ready for benchstat
+	$(GO) test -run='^$$' -bench=. -benchmem -benchtime=$(BENCH_TIME) ./node/...
+
+.PHONY: bench
+bench: bench-go ## Measure: Go benchmarks; nodes against the Python reference; the operator at scale (about an hour)
+	$(GO) run ./hack/bench -large
+	$(GO) run ./hack/bench/operator
 
 .PHONY: clean
 clean: ## Remove bin/ and dist/

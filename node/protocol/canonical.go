@@ -13,11 +13,17 @@ import (
 // RID types whose texts the reference rewrites when it reads them. Every other
 // RID is its own canonical form.
 const (
-	httpPrefix   = "http:"
-	httpsPrefix  = "https:"
-	vectorPrefix = "orn:vector:"
-	textPrefix   = "orn:normalized.text:"
-	hackmdPrefix = "orn:hackmd.note:"
+	httpType   rid.Type = "http"
+	httpsType  rid.Type = "https"
+	vectorType rid.Type = "orn:vector"
+	textType   rid.Type = "orn:normalized.text"
+	hackmdType rid.Type = "orn:hackmd.note"
+
+	httpPrefix   = string(httpType + ":")
+	httpsPrefix  = string(httpsType + ":")
+	vectorPrefix = string(vectorType + ":")
+	textPrefix   = string(textType + ":")
+	hackmdPrefix = string(hackmdType + ":")
 )
 
 var errNotCanonical = errors.New("peers of the signed generation would read it differently each time")
@@ -69,8 +75,8 @@ func mayDiffer[T ~string | ~[]byte](r T) bool {
 
 // rewritten reports whether t is a type whose RIDs the reference rewrites.
 func rewritten(t rid.Type) bool {
-	switch t + ":" {
-	case httpPrefix, httpsPrefix, vectorPrefix, textPrefix, hackmdPrefix:
+	switch t {
+	case httpType, httpsType, vectorType, textType, hackmdType:
 		return true
 	}
 	return false

@@ -13,10 +13,10 @@ import (
 	"github.com/koi-net/koi-operator/hack/chaos/koinode"
 )
 
-// The bounded share: 120 rounds of kills, and about a minute and a half in all.
+// The bounded share: 180 rounds of kills, and about a minute and a quarter in all.
 var (
 	seed     = flag.Uint64("seed", 0, "repeat the choices of an earlier run")
-	rounds   = flag.Int("rounds", 20, "rounds of each scenario that kills nodes")
+	rounds   = flag.Int("rounds", 30, "rounds of each scenario that kills nodes")
 	duration = flag.Duration("duration", 12*time.Second, "how long a soak lasts")
 )
 

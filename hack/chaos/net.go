@@ -522,6 +522,7 @@ func (n *koiNet) rest(ctx context.Context, whole bool) error {
 	if err := n.read(); err != nil {
 		return err
 	}
+	n.source.Empty() // what had to be fetched was
 	return n.settle()
 }
 

@@ -40,7 +40,7 @@ func (s *small) then(what string, events int, do func(*world) error) (*small, er
 // story is how a state came about.
 func (s *small) story() string {
 	if s.from == nil {
-		return s.world.String()
+		return s.String()
 	}
 	return fmt.Sprintf("%s\n  %s\n%s", s.from.story(), s.how, s.world)
 }

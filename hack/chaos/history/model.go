@@ -149,7 +149,7 @@ func (m *Model) Decide(steps []Step, held func(rid.RID) Change) (Verdict, error)
 		is, was, would := held(r), m.State(r), after[r]
 		text := fmt.Sprintf("%s: was %s, is %s, the body makes it %s", r, was, is, would)
 		switch {
-		case is == was && is == would: // it tells nothing
+		case is == was && was == would: // it tells nothing
 		case is == would:
 			with = append(with, text)
 		case is == was:

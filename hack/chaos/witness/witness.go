@@ -113,7 +113,7 @@ func New(cfg Config) (*Witness, error) {
 func (w *Witness) Close() {
 	w.client.CloseIdleConnections()
 	if w.server != nil {
-		w.server.Close()
+		_ = w.server.Close() // nothing of it is wanted any more
 	}
 	<-w.ended
 }
@@ -144,12 +144,14 @@ func (w *Witness) Hold(bundles ...protocol.Bundle) {
 	}
 }
 
-// Drop takes held bundles away.
-func (w *Witness) Drop(rids ...rid.RID) {
+// Empty takes away what the witness was given to hold.
+func (w *Witness) Empty() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, r := range rids {
-		delete(w.held, r)
+	for r := range w.held {
+		if r.Type() != rid.EdgeType {
+			delete(w.held, r)
+		}
 	}
 }
 

@@ -78,7 +78,7 @@ func TestWritesDownAndGivesOut(t *testing.T) {
 			if err != nil || len(manifests) != 1 {
 				t.Errorf("%+v, %v", manifests, err)
 			}
-			w.Drop(e.RID)
+			w.Empty()
 			if bundles, err := other.Bundles(t.Context(), n, []rid.RID{e.RID}); err != nil || len(bundles) != 0 {
 				t.Errorf("%+v, %v", bundles, err)
 			}

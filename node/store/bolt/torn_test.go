@@ -21,12 +21,12 @@ import (
 	"github.com/koi-net/koi-operator/node/store/bolt"
 )
 
-// How many states TestTornWrites makes: tornStates, or that many times
-// longTornRuns where KOI_CHAOS is "long". Then the seed comes from the clock, and
+// How many states TestTornWrites makes of a store, and of how many stores where
+// KOI_CHAOS is "long". Then the seed of the first comes from the clock, and
 // KOI_CHAOS_SEED gives one that failed again.
 const (
-	tornStates   = 1000
-	longTornRuns = 20
+	tornStates = 1000
+	longStores = 20
 )
 
 // sector is the least that a disk writes whole.
@@ -129,14 +129,23 @@ func putTorn(w store.Writer, from, count int, size func(n int) int) error {
 // selection of sectors, with the old head, or all of them with a new head that is
 // torn.
 func TestTornWrites(t *testing.T) {
-	states, seed := tornStates, uint64(7)
+	stores, seed := 1, uint64(7)
 	if os.Getenv("KOI_CHAOS") == "long" {
-		states, seed = longTornRuns*tornStates, uint64(time.Now().UnixNano())
+		stores, seed = longStores, uint64(time.Now().UnixNano())
 	}
 	if again, err := strconv.ParseUint(os.Getenv("KOI_CHAOS_SEED"), 10, 64); err == nil {
 		seed = again
 	}
-	fmt.Printf("TestTornWrites: %d states, KOI_CHAOS_SEED=%d\n", states, seed)
+	fmt.Printf("TestTornWrites: %d states of each of %d stores, KOI_CHAOS_SEED=%d\n", tornStates, stores, seed)
+	for n := range stores {
+		if tornStore(t, seed+uint64(n)); t.Failed() {
+			return
+		}
+	}
+}
+
+func tornStore(t *testing.T, seed uint64) {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 8))
 	dir := memoryDir(t)
 	s := open(t, filepath.Join(dir, "koi.db"))
@@ -144,7 +153,7 @@ func TestTornWrites(t *testing.T) {
 	fillStore(t, s)
 	const perCommit = 20
 	grown := 0
-	for made := 0; made < states; made += perCommit {
+	for made := 0; made < tornStates; made += perCommit {
 		round := made / perCommit
 		kind := tornCommits[round%len(tornCommits)]
 		torn := tear(t, dir, s, func(w store.Writer) error {

@@ -102,7 +102,7 @@ func (d discovery) find(ctx context.Context, node *v1alpha1.KoiNode, self rid.RI
 		if err != nil {
 			return nil, err
 		}
-		if refs.Winner(edges, node, peer) != nil {
+		if refs.Declared(edges, node, peer) {
 			continue
 		}
 		o := mirror.Discovered(node, e, func(r rid.RID) string {
@@ -169,8 +169,9 @@ func (d discovery) drop(ctx context.Context, node *v1alpha1.KoiNode, o *v1alpha1
 			return fmt.Errorf("take back the approval of %s: %w", o.Name, err)
 		}
 	}
-	uid := o.UID
-	if err := d.client.Delete(ctx, o, client.Preconditions{UID: &uid}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+	// What a person decided since it was read counts: then it is looked at again.
+	uid, version := o.UID, o.ResourceVersion
+	if err := d.client.Delete(ctx, o, client.Preconditions{UID: &uid, ResourceVersion: &version}); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("remove the discovered edge %s: %w", o.Name, err)
 	}
 	return nil

@@ -2,16 +2,17 @@ package controllers_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -22,7 +23,6 @@ import (
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -51,7 +51,20 @@ func TestMain(m *testing.M) {
 	os.Exit(testMain(m))
 }
 
+// worlds is how many tests run side by side unless -parallel says otherwise:
+// they wait for time to pass more than they compute.
+const worlds = "8"
+
 func testMain(m *testing.M) int {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", worlds); err != nil {
+			fmt.Fprintln(os.Stderr, "controllers:", err)
+			return 1
+		}
+	}
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		fmt.Fprintln(os.Stderr, "controllers: KUBEBUILDER_ASSETS is not set, so there is no API server to test against: run `make test-envtest`")
 		if os.Getenv("CI") == "true" {
@@ -125,8 +138,10 @@ type world struct {
 	ns     string
 	client client.Client // past all caches
 	net    *network
-	writes *writes
+	writes *tap   // on the operators' way to the API server
 	stop   func() // stops the operator and waits for it
+	// patience is how long what must come may take.
+	patience time.Duration
 }
 
 // namespace makes a world without an operator.
@@ -144,7 +159,7 @@ func namespace(t *testing.T) *world {
 	if err := c.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, ns: ns.Name, client: c, writes: &writes{}}
+	return &world{t: t, ns: ns.Name, client: c, writes: &tap{}, patience: patience}
 }
 
 // in is the same world seen by a subtest.
@@ -163,9 +178,34 @@ func newWorld(t *testing.T, adjust ...func(*controllers.Options)) *world {
 	return w
 }
 
+// operator is how an operator runs.
+type operator struct {
+	options    controllers.Options
+	config     *rest.Config // whom it acts as
+	namespaces []string     // what it watches
+	tap        *tap
+	log        logr.Logger
+	manager    func(*ctrl.Options)
+}
+
 // start starts an operator, which ends with the test or with w.stop.
 func (w *world) start(adjust ...func(*controllers.Options)) {
 	w.t.Helper()
+	o := w.operator()
+	for _, f := range adjust {
+		f(&o.options)
+	}
+	p := w.run(o)
+	w.stop = sync.OnceFunc(func() {
+		if err := p.stop(); err != nil {
+			w.t.Errorf("the operator ended: %v", err)
+		}
+	})
+	w.t.Cleanup(func() { w.stop() })
+}
+
+// operator is one as in config/, for this world.
+func (w *world) operator() operator {
 	options := controllers.Options{
 		NodeImage: nodeImage,
 		Interval:  interval,
@@ -173,44 +213,57 @@ func (w *world) start(adjust ...func(*controllers.Options)) {
 		Workers:   4,
 		AdminURL:  w.net.adminURL,
 	}
-	for _, f := range adjust {
-		f(&options)
-	}
-	mgr, err := ctrl.NewManager(apiserver.operator, ctrl.Options{
+	return operator{options: options, config: apiserver.operator, namespaces: []string{w.ns}, tap: w.writes, log: testLog(w.t)}
+}
+
+// process is an operator that was started.
+type process struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // how it ended, once it is done
+}
+
+// stop ends the operator and waits for it.
+func (p *process) stop() error {
+	p.cancel()
+	<-p.done
+	return p.err
+}
+
+func (w *world) run(o operator) *process {
+	w.t.Helper()
+	cfg := rest.CopyConfig(o.config)
+	cfg.Wrap(o.tap.wrap)
+	settings := ctrl.Options{
 		Scheme:                 apiserver.scheme,
-		Logger:                 testLog(w.t),
-		Cache:                  controllers.CacheOptions([]string{w.ns}),
+		Logger:                 o.log,
+		Cache:                  controllers.CacheOptions(o.namespaces),
 		Metrics:                server.Options{BindAddress: "0"},
 		HealthProbeBindAddress: "0",
 		Controller:             config.Controller{SkipNameValidation: ptr.To(true)},
-		NewClient: func(cfg *rest.Config, o client.Options) (client.Client, error) {
-			c, err := client.NewWithWatch(cfg, o)
-			if err != nil {
-				return nil, err
-			}
-			return interceptor.NewClient(c, w.writes.interceptor()), nil
-		},
-	})
+	}
+	if o.manager != nil {
+		o.manager(&settings)
+	}
+	if o.options.Metrics == nil {
+		o.options.Metrics = prometheus.NewRegistry() // each operator has its own
+	}
+	mgr, err := ctrl.NewManager(cfg, settings)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	p := &process{done: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := controllers.Setup(ctx, mgr, options); err != nil {
+	p.cancel = cancel
+	if err := controllers.Setup(ctx, mgr, o.options); err != nil {
 		cancel()
 		w.t.Fatal(err)
 	}
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
-		if err := mgr.Start(ctx); err != nil {
-			w.t.Errorf("the operator ended: %v", err)
-		}
+		defer close(p.done)
+		p.err = mgr.Start(ctx)
 	}()
-	w.stop = sync.OnceFunc(func() {
-		cancel()
-		<-done
-	})
-	w.t.Cleanup(func() { w.stop() })
+	return p
 }
 
 func testLog(t *testing.T) logr.Logger {
@@ -232,6 +285,7 @@ func (w *world) create(objects ...client.Object) {
 
 func (w *world) delete(o client.Object) {
 	w.t.Helper()
+	o.SetNamespace(w.ns)
 	if err := w.client.Delete(w.t.Context(), o); err != nil {
 		w.t.Fatalf("delete %T %s: %v", o, o.GetName(), err)
 	}
@@ -271,12 +325,12 @@ func change[T client.Object](w *world, name string, o T, f func(T)) {
 func (w *world) eventually(what string, check func() string) {
 	w.t.Helper()
 	var last string
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(w.patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if last = check(); last == "" {
 			return
 		}
 	}
-	w.t.Fatalf("%s: after %s: %s", what, patience, last)
+	w.t.Fatalf("%s: after %s: %s", what, w.patience, last)
 }
 
 // gone waits until an object is not there any more.
@@ -327,63 +381,6 @@ func resting(conditions []metav1.Condition, generation, observed int64, reason s
 		return fmt.Sprintf("%+v", conditions)
 	}
 	return ""
-}
-
-// writes counts what an operator writes.
-type writes struct {
-	mu   sync.Mutex
-	seen []string
-}
-
-func (w *writes) add(verb string, o any) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	name := fmt.Sprintf("%T", o)
-	if named, ok := o.(client.Object); ok {
-		name += " " + named.GetName()
-	}
-	w.seen = append(w.seen, verb+" "+name)
-}
-
-func (w *writes) reset() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.seen = nil
-}
-
-func (w *writes) list() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Clone(w.seen)
-}
-
-func (w *writes) interceptor() interceptor.Funcs {
-	return interceptor.Funcs{
-		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			w.add("create", o)
-			return c.Create(ctx, o, opts...)
-		},
-		Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
-			w.add("update", o)
-			return c.Update(ctx, o, opts...)
-		},
-		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-			w.add("patch", o)
-			return c.Patch(ctx, o, p, opts...)
-		},
-		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
-			w.add("delete", o)
-			return c.Delete(ctx, o, opts...)
-		},
-		Apply: func(ctx context.Context, c client.WithWatch, o runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
-			w.add("apply", o)
-			return c.Apply(ctx, o, opts...)
-		},
-		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-			w.add("patch "+sub, o)
-			return c.SubResource(sub).Patch(ctx, o, p, opts...)
-		},
-	}
 }
 
 // full, partial and edge make objects.

@@ -1,9 +1,12 @@
 package controllers_test
 
 import (
+	"encoding/json"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -37,4 +40,13 @@ func (w *world) eventReasons(name string) []string {
 		}
 	}
 	return out
+}
+
+// convert reads an object that came without a type into one.
+func convert(o *unstructured.Unstructured, into any) error {
+	text, err := json.Marshal(o.Object)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, into)
 }

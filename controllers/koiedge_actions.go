@@ -36,20 +36,45 @@ func (r *edgeReconciler) act(ctx context.Context, v *pairVisit, p mirror.Plan) (
 		return p.State, nil
 	}
 	request += fmt.Sprintf(" for generation %d", v.edge.Generation)
-	if wait := r.pace.wait(key, request, v.now); wait > 0 {
+	if wait, refused := r.pace.wait(key, request, v.now); wait > 0 {
 		v.soon(wait)
+		if refused != nil {
+			return refused, nil
+		}
 		return p.State, nil
 	}
-	v.soon(r.pace.step(key, request, v.now, r.options.Interval))
-	if state := r.decide(ctx, v, p); state != nil {
-		return state, nil
-	}
-	if p.Propose {
-		if state := r.propose(ctx, v); state != nil {
-			return state, nil
+	if p.Decide != nil {
+		if err := r.intend(ctx, v); err != nil {
+			return nil, err
 		}
 	}
+	v.soon(r.pace.step(key, request, v.now, r.options.Interval))
+	state := r.decide(ctx, v, p)
+	if state == nil && p.Propose {
+		state = r.propose(ctx, v)
+	}
+	r.pace.refused(key, state)
+	if state != nil {
+		return state, nil
+	}
 	return p.State, nil
+}
+
+// intend writes down that the object has a decision in the source before it is
+// made there, so that it is taken back one day even if the operator ends, or the
+// source's answer is lost, in between.
+func (r *edgeReconciler) intend(ctx context.Context, v *pairVisit) error {
+	v.next.Decision = v.edge.Spec.Approval
+	if v.edge.Status.Decision == v.next.Decision {
+		return nil
+	}
+	base := v.edge.DeepCopy()
+	v.edge.Status.Decision = v.next.Decision
+	patch := client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})
+	if err := r.client.Status().Patch(ctx, v.edge, patch); err != nil {
+		return fmt.Errorf("write the decision of KoiEdge %s: %w", v.edge.Name, err)
+	}
+	return nil
 }
 
 // decide tells the source, or takes back, the object's decision.
@@ -74,7 +99,6 @@ func (r *edgeReconciler) decide(ctx context.Context, v *pairVisit, p mirror.Plan
 	if _, err := admin.SetPolicy(ctx, *p.Decide); err != nil {
 		return refusal(v1alpha1.ReasonDecisionRefused, "source", v.source, err)
 	}
-	v.next.Decision = v.edge.Spec.Approval
 	ctrl.LoggerFrom(ctx).Info("decision made in the source", "source", v.source.Name(), "target", v.target.Name(), "verdict", p.Decide.Verdict)
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/koi-net/koi-operator/api/v1alpha1"
 	"github.com/koi-net/koi-operator/controllers/internal/conditions"
 	"github.com/koi-net/koi-operator/controllers/internal/finalize"
+	"github.com/koi-net/koi-operator/controllers/internal/metrics"
 	"github.com/koi-net/koi-operator/controllers/internal/mirror"
 	"github.com/koi-net/koi-operator/controllers/internal/observe"
 	"github.com/koi-net/koi-operator/controllers/internal/refs"
@@ -24,7 +25,7 @@ import (
 	"github.com/koi-net/koi-operator/node/rid"
 )
 
-// +kubebuilder:rbac:groups=koi-net.io,resources=koiedges,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=koi-net.io,resources=koiedges,verbs=list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=koi-net.io,resources=koiedges/status,verbs=patch
 
 // edgeReconciler mirrors KoiEdges.
@@ -34,6 +35,7 @@ type edgeReconciler struct {
 	observer *observe.Observer
 	refs     *refs.Resolver
 	pace     *pace
+	metrics  *metrics.Metrics
 	options  Options
 	// begun is when the first edge was looked at: for an interval after it, a node
 	// that is not followed yet is one that was not asked yet.
@@ -47,7 +49,9 @@ type pairVisit struct {
 	source, target refs.End
 	facts          mirror.Facts
 	now            time.Time
+	changed        time.Time     // when the newest word of the ends was noticed
 	again          time.Duration // earliest next look, 0 for the interval
+	requested      bool          // a person asks for this look
 }
 
 // Reconcile looks at one KoiEdge.
@@ -56,6 +60,7 @@ func (r *edgeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	if err := r.client.Get(ctx, req.NamespacedName, &edge); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.pace.forget(req.NamespacedName)
+			r.metrics.ForgetEdge(req.NamespacedName)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, err
@@ -68,7 +73,12 @@ func (r *edgeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		}
 		return ctrl.Result{RequeueAfter: again}, nil
 	}
+	r.metrics.EdgeLooked(&edge, v.now)
 	v.next.ObservedGeneration = edge.Generation
+	if asked := v1alpha1.ReconcileRequest(edge.Annotations); asked != "" && asked != edge.Status.LastHandledReconcileAt {
+		v.next.LastHandledReconcileAt, v.requested = asked, true
+		r.pace.forget(req.NamespacedName)
+	}
 	state, err := r.look(ctx, v)
 	if err != nil {
 		var s *conditions.State
@@ -102,6 +112,10 @@ func (r *edgeReconciler) look(ctx context.Context, v *pairVisit) (*conditions.St
 	}
 	if err := r.contest(ctx, v); err != nil {
 		return nil, err
+	}
+	if v.requested {
+		r.observer.Refresh(v.source.Key())
+		r.observer.Refresh(v.target.Key())
 	}
 	v.facts = r.facts(v)
 	plan := mirror.Make(v.facts)
@@ -157,6 +171,7 @@ func (r *edgeReconciler) facts(v *pairVisit) mirror.Facts {
 		Discovered: v.edge.IsDiscovered(),
 		Approval:   spec.Approval,
 		Held:       v.edge.Status.Decision,
+		Requested:  v.requested,
 		Automatic:  v.source.Node != nil && v.source.Node.ApprovesEdges(),
 	}
 	if v.edge.Status.ObservedGeneration == v.edge.Generation {
@@ -177,6 +192,9 @@ func (r *edgeReconciler) end(v *pairVisit, e refs.End, pair observe.Pair) mirror
 	out.Fresh = s.Fresh(v.now, r.options.Interval) && s.Status.RID == e.RID
 	out.Asked = s != nil || v.now.Sub(r.begun()) > r.options.Interval
 	out.Edge, out.Decision = s.Edge(pair), s.Decision(pair)
+	if s != nil && s.Changed.After(v.changed) {
+		v.changed = s.Changed
+	}
 	if !out.Asked {
 		v.soon(time.Second)
 	}
@@ -228,6 +246,7 @@ func (r *edgeReconciler) report(ctx context.Context, v *pairVisit, state *condit
 	before := conditions.Of(v.edge.Status.Conditions)
 	v.next.Conditions = conditions.Set(v.edge.Status.Conditions, v.edge.Generation, v.now, state)
 	if equality.Semantic.DeepEqual(&v.edge.Status, v.next) {
+		r.metrics.EdgeReported(v.edge, state, v.changed, false, v.now)
 		return nil
 	}
 	base := v.edge.DeepCopy()
@@ -236,6 +255,7 @@ func (r *edgeReconciler) report(ctx context.Context, v *pairVisit, state *condit
 	if err := r.client.Status().Patch(ctx, v.edge, patch); err != nil {
 		return fmt.Errorf("write the status of KoiEdge %s: %w", v.edge.Name, err)
 	}
+	r.metrics.EdgeReported(v.edge, state, v.changed, true, r.options.Clock())
 	announce(ctx, r.events, v.edge, before, state)
 	return nil
 }
@@ -249,14 +269,14 @@ func (r *edgeReconciler) finalize(ctx context.Context, v *pairVisit) (time.Durat
 	facts := finalize.EdgeFacts{
 		Kept:  v.edge.IsKept(),
 		Loser: lost(v.edge),
-		Since: v.now.Sub(v.edge.DeletionTimestamp.Time),
+		Since: since(v.edge, r.begun(), v.now),
 	}
-	// An end that is not there any more has nothing to forget.
-	if err := r.resolve(ctx, v); err != nil {
-		var s *conditions.State
-		if !errors.As(err, &s) {
-			return 0, err
-		}
+	var err error
+	if v.source, err = r.lastKnown(ctx, v.edge, v.edge.Spec.Source, v.edge.Status.SourceRID); err != nil {
+		return 0, err
+	}
+	if v.target, err = r.lastKnown(ctx, v.edge, v.edge.Spec.Target, v.edge.Status.TargetRID); err != nil {
+		return 0, err
 	}
 	pair := observe.Pair{Source: v.source.RID, Target: v.target.RID}
 	facts.Source, facts.Target = r.last(v, v.source, pair), r.last(v, v.target, pair)
@@ -267,10 +287,30 @@ func (r *edgeReconciler) finalize(ctx context.Context, v *pairVisit) (time.Durat
 	// Both are asked, whatever the first one answers.
 	source := !plan.Source || r.forget(ctx, v, v.source, pair)
 	target := !plan.Target || r.forget(ctx, v, v.target, pair)
-	if !source || !target || plan.Wait {
+	switch {
+	case !source || !target || plan.Wait:
 		return finalize.RetryAfter, nil
+	case r.remembered(v.source, pair) || r.remembered(v.target, pair):
+		// An end's next word is without the edge. Until then, and without this
+		// object, it would be shown as discovered.
+		return finalize.ConfirmAfter, nil
 	}
 	return 0, setFinalizer(ctx, r.client, v.edge, v1alpha1.FinalizerEdge, controllerutil.RemoveFinalizer)
+}
+
+// lastKnown resolves an end of an edge that goes. Each end counts for itself:
+// where one is not there any more, the other still has an edge with its RID to
+// forget.
+func (r *edgeReconciler) lastKnown(ctx context.Context, edge *v1alpha1.KoiEdge, end v1alpha1.EdgeEnd, was string) (refs.End, error) {
+	e, err := r.refs.End(ctx, edge.Namespace, end)
+	var s *conditions.State
+	if err != nil && !errors.As(err, &s) {
+		return refs.End{}, err
+	}
+	if was != "" && string(e.RID) != was {
+		return refs.End{RID: rid.RID(was)}, nil
+	}
+	return e, nil
 }
 
 func lost(e *v1alpha1.KoiEdge) bool {
@@ -290,6 +330,11 @@ func (r *edgeReconciler) last(v *pairVisit, e refs.End, pair observe.Pair) final
 		Reachable: s.Fresh(v.now, r.options.Interval),
 		Knows:     s.Edge(pair) != nil || e.RID == pair.Source && v.edge.Status.Decision != v1alpha1.Undecided,
 	}
+}
+
+// remembered tells whether an end that forgot the edge had it when it was heard last.
+func (r *edgeReconciler) remembered(e refs.End, pair observe.Pair) bool {
+	return e.Steered() && e.Node.DeletionTimestamp == nil && !e.Suspended() && r.observer.Snapshot(e.Key()).Edge(pair) != nil
 }
 
 // forget has one end forget the edge, and the source the object's decision; it

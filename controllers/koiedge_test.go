@@ -122,6 +122,24 @@ func TestDeclaredEdge(t *testing.T) {
 	}
 }
 
+// An edge that goes with its object is not taken for one that arose by itself,
+// while its ends are still heard to have it.
+func TestDeletedEdgeIsNotDiscovered(t *testing.T) {
+	w := two(t)
+	for range 5 {
+		e := edge("e", "a", "b", "orn:x.y")
+		w.create(e)
+		w.edge("e", v1alpha1.ReasonApproved)
+		w.delete(e)
+		w.gone("e", &v1alpha1.KoiEdge{})
+	}
+	for _, written := range w.writes.list() {
+		if written == "POST koiedges" {
+			t.Error("a discovered KoiEdge was made")
+		}
+	}
+}
+
 func TestRetainedEdgeStaysOnTheWire(t *testing.T) {
 	w := two(t)
 	e := edge("e", "a", "b", "orn:x.y")

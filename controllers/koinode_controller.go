@@ -19,20 +19,21 @@ import (
 	"github.com/koi-net/koi-operator/controllers/internal/apply"
 	"github.com/koi-net/koi-operator/controllers/internal/conditions"
 	"github.com/koi-net/koi-operator/controllers/internal/finalize"
+	"github.com/koi-net/koi-operator/controllers/internal/metrics"
 	"github.com/koi-net/koi-operator/controllers/internal/observe"
 	"github.com/koi-net/koi-operator/controllers/internal/refs"
 	"github.com/koi-net/koi-operator/controllers/internal/resources"
 	"github.com/koi-net/koi-operator/node/rid"
 )
 
-// +kubebuilder:rbac:groups=koi-net.io,resources=koinodes,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=koi-net.io,resources=koinodes,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=koi-net.io,resources=koinodes/status,verbs=patch
 // +kubebuilder:rbac:groups=koi-net.io,resources=koinodes/finalizers,verbs=update
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=configmaps;serviceaccounts;services,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update;delete
-// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
@@ -45,7 +46,10 @@ type nodeReconciler struct {
 	applier  *apply.Applier
 	refs     *refs.Resolver
 	upgrades *turn
+	metrics  *metrics.Metrics
 	options  Options
+	// begun is when the first node was looked at.
+	begun func() time.Time
 }
 
 // visit is one look at one KoiNode: what its steps found out and decided.
@@ -60,6 +64,7 @@ type visit struct {
 	hash    string
 	facts   conditions.NodeFacts
 	more    []metav1.Condition // beside Ready and its like
+	refused *conditions.State  // what of the spec was not taken, while the node runs on without it
 	again   time.Duration      // earliest next look, 0 for the interval
 }
 
@@ -70,18 +75,31 @@ func (r *nodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		if apierrors.IsNotFound(err) {
 			r.observer.Unfollow(req.NamespacedName)
 			r.upgrades.leave(req.NamespacedName)
+			r.metrics.ForgetNode(req.NamespacedName)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, err
 	}
+	begun := r.begun()
 	if node.DeletionTimestamp != nil {
-		return retry(r.finalize(ctx, &node))
+		again, err := r.finalize(ctx, &node, begun)
+		if err != nil {
+			return retry(err)
+		}
+		return ctrl.Result{RequeueAfter: again}, nil
 	}
 	v := &visit{node: &node, next: node.Status.DeepCopy()}
 	v.next.ObservedGeneration = node.Generation
+	if asked := v1alpha1.ReconcileRequest(node.Annotations); asked != "" && asked != node.Status.LastHandledReconcileAt {
+		v.next.LastHandledReconcileAt = asked
+		r.observer.Refresh(req.NamespacedName)
+	}
 	state, err := r.look(ctx, v)
 	if state != nil {
 		if err := r.report(ctx, v, state); err != nil {
+			if apierrors.IsNotFound(err) {
+				err = r.sweep(ctx, &node)
+			}
 			return retry(err)
 		}
 	}
@@ -117,7 +135,7 @@ func (r *nodeReconciler) look(ctx context.Context, v *visit) (*conditions.State,
 	if v.node.IsExternal() {
 		return conditions.Rest(v1alpha1.ReasonExternal, "the node runs elsewhere; nothing is deployed"), nil
 	}
-	return conditions.Node(v.facts), nil
+	return conditions.Short(conditions.Node(v.facts), v.refused), nil
 }
 
 // settle turns what stopped a step into a state, and into an error where it is
@@ -133,7 +151,7 @@ func settle(err error) (*conditions.State, error) {
 		return conditions.Wait(v1alpha1.ReasonCleaningUp, "%v", err), nil
 	case errors.Is(err, resources.ErrPodTemplate), apierrors.IsInvalid(err):
 		return conditions.Stall(v1alpha1.ReasonInvalidSpec, "%v", err), nil
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), namespaceGoes(err),
 		apierrors.IsServerTimeout(err), apierrors.IsTooManyRequests(err), apierrors.IsConflict(err):
 		return nil, err // says nothing about the object
 	}
@@ -145,10 +163,12 @@ func settle(err error) (*conditions.State, error) {
 func (r *nodeReconciler) report(ctx context.Context, v *visit, state *conditions.State) error {
 	before := conditions.Of(v.node.Status.Conditions)
 	v.next.Conditions = conditions.Set(v.node.Status.Conditions, v.node.Generation, r.options.Clock(), state, v.more...)
-	if state.Kind == conditions.Ready && v.next.Image == r.options.NodeImage {
+	rests := state.Kind == conditions.Ready || state.Kind == conditions.Suspended
+	if !upgradesItself(v.node) || rests && v.next.Image == r.options.NodeImage {
 		r.upgrades.leave(client.ObjectKeyFromObject(v.node))
 	}
 	if equality.Semantic.DeepEqual(&v.node.Status, v.next) {
+		r.measure(v, false)
 		return nil
 	}
 	base := v.node.DeepCopy()
@@ -157,8 +177,16 @@ func (r *nodeReconciler) report(ctx context.Context, v *visit, state *conditions
 	if err := r.client.Status().Patch(ctx, v.node, patch); err != nil {
 		return fmt.Errorf("write the status of KoiNode %s: %w", v.node.Name, err)
 	}
+	r.measure(v, true)
 	announce(ctx, r.events, v.node, before, state)
 	return nil
+}
+
+// measure notes how long the node's newest word took to here.
+func (r *nodeReconciler) measure(v *visit, wrote bool) {
+	if s := v.facts.Snapshot; s != nil {
+		r.metrics.NodeReported(client.ObjectKeyFromObject(v.node), s.Changed, wrote, r.options.Clock())
+	}
 }
 
 // nextLook is when to look again if nothing happens: after an interval, or when
@@ -175,45 +203,91 @@ func (r *nodeReconciler) nextLook(v *visit) time.Duration {
 }
 
 // finalize lets the node take its leave, keeps or removes what outlives it, and
-// lets the object go.
-func (r *nodeReconciler) finalize(ctx context.Context, node *v1alpha1.KoiNode) error {
+// lets the object go. It returns when to go on, 0 where nothing is left to do.
+func (r *nodeReconciler) finalize(ctx context.Context, node *v1alpha1.KoiNode, begun time.Time) (time.Duration, error) {
 	key := client.ObjectKeyFromObject(node)
 	r.upgrades.leave(key)
 	if !controllerutil.ContainsFinalizer(node, v1alpha1.FinalizerNode) {
 		r.observer.Unfollow(key)
-		return nil
+		return 0, nil
 	}
+	followed := r.followLeaving(ctx, node)
 	now := r.options.Clock()
-	plan := finalize.Node(finalize.NodeFacts{
+	snapshot := r.observer.Snapshot(key)
+	facts := finalize.NodeFacts{
 		External:     node.IsExternal(),
 		Suspended:    node.Spec.Suspend,
-		Reachable:    r.observer.Snapshot(key).Fresh(now, r.options.Interval),
-		Since:        now.Sub(node.DeletionTimestamp.Time),
+		Reachable:    snapshot.Fresh(now, r.options.Interval),
+		Unheard:      followed && snapshot == nil,
+		Since:        since(node, begun, now),
 		KeepStorage:  node.KeepsStorage(),
 		KeepIdentity: node.KeepsIdentity(),
-		OwnIdentity:  true, // Remove leaves alone what the operator did not make
-	})
+		OwnIdentity:  true, // Purge leaves alone what the operator did not make
+	}
+	plan := finalize.Node(facts)
+	if plan.Wait {
+		return finalize.RetryAfter, nil
+	}
 	if admin := r.observer.Admin(key); plan.Leave && admin != nil {
-		leave, cancel := context.WithTimeout(ctx, finalize.LeaveTimeout)
+		leave, cancel := context.WithTimeout(ctx, finalize.LeaveTimeout-facts.Since)
 		err := admin.Leave(leave)
 		cancel()
 		if err != nil {
 			ctrl.LoggerFrom(ctx).Info("the node could not take its leave", "error", err.Error())
 		}
 	}
+	if err := r.purge(ctx, node, plan); err != nil {
+		return 0, err
+	}
+	if err := r.setFinalizers(ctx, node, controllerutil.RemoveFinalizer); err != nil {
+		return 0, err
+	}
 	r.observer.Unfollow(key)
+	return 0, nil
+}
+
+// sweep removes what outlives a node where the policies say so, for one that was
+// deleted in the moment in which it was first looked at: its finalizer came too
+// late to be heeded.
+func (r *nodeReconciler) sweep(ctx context.Context, node *v1alpha1.KoiNode) error {
+	var again v1alpha1.KoiNode
+	err := r.client.Get(ctx, client.ObjectKeyFromObject(node), &again)
+	if node.IsExternal() || err == nil && again.UID != node.UID || client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	return r.purge(ctx, node, finalize.NodePlan{DeleteStorage: !node.KeepsStorage(), DeleteIdentity: !node.KeepsIdentity()})
+}
+
+// purge removes what outlives the node where the plan says so.
+func (r *nodeReconciler) purge(ctx context.Context, node *v1alpha1.KoiNode, plan finalize.NodePlan) error {
 	if plan.DeleteStorage {
 		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: node.Namespace, Name: node.ClaimName()}}
-		if _, err := r.applier.Remove(ctx, node, claim); err != nil {
+		if err := r.applier.Purge(ctx, node, claim); err != nil {
 			return err
 		}
 	}
 	if plan.DeleteIdentity {
-		if _, err := r.applier.Remove(ctx, node, resources.IdentitySecret(node, nil)); err != nil {
-			return err
-		}
+		return r.applier.Purge(ctx, node, resources.IdentitySecret(node, nil))
 	}
-	return r.setFinalizers(ctx, node, controllerutil.RemoveFinalizer)
+	return nil
+}
+
+// followLeaving follows a node that is to take its leave: an operator that
+// began after the deletion does not know it yet. It tells whether there is
+// anything to follow. Whatever stands in the way of that holds no object.
+func (r *nodeReconciler) followLeaving(ctx context.Context, node *v1alpha1.KoiNode) bool {
+	if node.IsExternal() || node.Spec.Suspend {
+		return false
+	}
+	secret, err := r.secret(ctx, node.Namespace, node.AdminSecretName())
+	url := ""
+	if err == nil && secret != nil {
+		_, url, err = r.follow(ctx, node, secret.Data)
+	}
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Info("the node goes without taking its leave", "error", err.Error())
+	}
+	return err == nil && url != ""
 }
 
 func (r *nodeReconciler) holdFinalizer(ctx context.Context, v *visit) error {

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/koi-net/koi-operator/api/v1alpha1"
@@ -139,35 +140,6 @@ func (r *nodeReconciler) secret(ctx context.Context, namespace, name string) (*c
 	return &s, nil
 }
 
-// adminSecret sees that the way to the node's admin API has its token and
-// certificate. They are made once and again shortly before they end.
-func (r *nodeReconciler) adminSecret(ctx context.Context, v *visit) error {
-	found, err := r.applier.Find(ctx, v.node, resources.AdminSecret(v.node, nil))
-	if err != nil {
-		return err
-	}
-	secret, _ := found.(*corev1.Secret)
-	if secret != nil && secrets.CheckAdmin(secret.Data, r.options.Clock()) == nil {
-		v.admin = secret.Data
-		return nil
-	}
-	data, err := secrets.NewAdmin(r.options.Clock())
-	if err != nil {
-		return err
-	}
-	if secret == nil {
-		err = r.client.Create(ctx, resources.AdminSecret(v.node, data), client.FieldOwner(apply.FieldManager))
-	} else {
-		secret.Data = data
-		err = r.client.Update(ctx, secret, client.FieldOwner(apply.FieldManager))
-	}
-	if err != nil {
-		return fmt.Errorf("make the admin Secret: %w", err)
-	}
-	v.admin = data
-	return nil
-}
-
 func (r *nodeReconciler) firstContact(ctx context.Context, v *visit) error {
 	contact, missing, err := r.refs.Contact(ctx, v.node)
 	if err != nil {
@@ -200,7 +172,7 @@ func (r *nodeReconciler) image(ctx context.Context, v *visit) error {
 		return nil
 	}
 	reason := v1alpha1.ReasonUpgradeAvailable
-	if n.Spec.Upgrade == v1alpha1.UpgradeAutomatic {
+	if upgradesItself(n) {
 		mine, err := r.upgradeTurn(ctx, n)
 		if err != nil {
 			return err
@@ -216,24 +188,70 @@ func (r *nodeReconciler) image(ctx context.Context, v *visit) error {
 	return nil
 }
 
+// upgradesItself tells whether the node goes over to the default image by itself.
+func upgradesItself(n *v1alpha1.KoiNode) bool {
+	return n.Spec.Upgrade == v1alpha1.UpgradeAutomatic && n.Spec.Image == "" && !n.IsExternal()
+}
+
 // upgradeTurn tells whether it is the node's turn to be upgraded: no other node
 // is on its way to the default image. A node that does not become ready there
-// holds the turn, so a bad image stops at one node.
+// holds the turn, so a bad image stops at one node. Who is on its way is read
+// off the objects, so an operator that ended in the middle of an upgrade goes on
+// with that node.
 func (r *nodeReconciler) upgradeTurn(ctx context.Context, n *v1alpha1.KoiNode) (bool, error) {
+	key, latest := client.ObjectKeyFromObject(n), r.options.NodeImage
+	if r.upgrades.others(key) {
+		return false, nil
+	}
 	var all v1alpha1.KoiNodeList
-	if err := r.client.List(ctx, &all); err != nil {
+	if err := r.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
 		return false, fmt.Errorf("list the nodes being upgraded: %w", err)
+	}
+	running, err := r.runningImages(ctx)
+	if err != nil {
+		return false, err
+	}
+	if running[key] == latest {
+		return r.upgrades.take(key), nil
 	}
 	for i := range all.Items {
 		o := &all.Items[i]
-		if o.UID == n.UID || o.Spec.Upgrade != v1alpha1.UpgradeAutomatic || o.Spec.Image != "" || o.Status.Image != r.options.NodeImage {
+		if o.UID == n.UID || !upgradesItself(o) || o.DeletionTimestamp != nil {
 			continue
 		}
-		if s := conditions.Of(o.Status.Conditions); s != nil && (s.Kind == conditions.Waiting || s.Kind == conditions.Stalled) {
+		s := conditions.Of(o.Status.Conditions)
+		moves := s != nil && (s.Kind == conditions.Waiting || s.Kind == conditions.Stalled)
+		there := o.Status.Image == latest
+		if there && moves || !there && running[client.ObjectKeyFromObject(o)] == latest {
 			return false, nil
 		}
 	}
-	return r.upgrades.take(client.ObjectKeyFromObject(n)), nil
+	return r.upgrades.take(key), nil
+}
+
+// runningImages are the images of all nodes' Deployments, by the names of their
+// nodes.
+func (r *nodeReconciler) runningImages(ctx context.Context) (map[types.NamespacedName]string, error) {
+	var all appsv1.DeploymentList
+	if err := r.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list the images nodes run: %w", err)
+	}
+	out := make(map[types.NamespacedName]string, len(all.Items))
+	for i := range all.Items {
+		d := &all.Items[i]
+		out[types.NamespacedName{Namespace: d.Namespace, Name: d.Labels[v1alpha1.LabelNode]}] = imageOf(d)
+	}
+	return out, nil
+}
+
+// imageOf is the image of a Deployment's node.
+func imageOf(d *appsv1.Deployment) string {
+	for i := range d.Spec.Template.Spec.Containers {
+		if c := &d.Spec.Template.Spec.Containers[i]; c.Name == resources.ContainerName {
+			return c.Image
+		}
+	}
+	return ""
 }
 
 // runningImage is the image of the node's Deployment, for a KoiNode whose
@@ -244,11 +262,7 @@ func (r *nodeReconciler) runningImage(ctx context.Context, n *v1alpha1.KoiNode) 
 		return "", err
 	}
 	if d, ok := found.(*appsv1.Deployment); ok {
-		for _, c := range d.Spec.Template.Spec.Containers {
-			if c.Name == resources.ContainerName {
-				return c.Image, nil
-			}
-		}
+		return imageOf(d), nil
 	}
 	return "", nil
 }
@@ -258,7 +272,7 @@ func (r *nodeReconciler) configure(_ context.Context, v *visit) error {
 	if err != nil {
 		return err
 	}
-	v.config, v.hash = config, resources.ConfigHash(config, v.admin)
+	v.config, v.hash = config, resources.ConfigHash(config)
 	v.next.BaseURL = v.node.EffectiveBaseURL()
 	return nil
 }
@@ -272,11 +286,8 @@ func (r *nodeReconciler) children(ctx context.Context, v *visit) error {
 		return err
 	}
 	want := []client.Object{resources.ServiceAccount(n), resources.ConfigMap(n, v.config)}
-	if claim := resources.Claim(n); claim != nil {
-		if err := r.keepSize(ctx, n, claim); err != nil {
-			return err
-		}
-		want = append(want, claim)
+	if err := r.claim(ctx, v); err != nil {
+		return err
 	}
 	if service := resources.Service(n); service != nil {
 		want = append(want, service)
@@ -299,45 +310,53 @@ func (r *nodeReconciler) children(ctx context.Context, v *visit) error {
 	return nil
 }
 
-// keepSize never asks a claim to shrink: Kubernetes would refuse, and a claim
-// that was kept may be larger than the spec of the KoiNode that adopts it.
-func (r *nodeReconciler) keepSize(ctx context.Context, n *v1alpha1.KoiNode, claim *corev1.PersistentVolumeClaim) error {
+// claim applies the claim of the node's volume. It is never asked to shrink:
+// Kubernetes would refuse, and a claim that was kept may be larger than the spec
+// of the KoiNode that adopts it. It grows once it is bound, because until then
+// it cannot be changed. A storage class that does not expand its volumes is
+// reported, and the node goes on with what it has.
+func (r *nodeReconciler) claim(ctx context.Context, v *visit) error {
+	n := v.node
+	claim := resources.Claim(n)
+	if claim == nil {
+		return nil
+	}
 	found, err := r.applier.Find(ctx, n, claim)
 	if err != nil {
 		return err
 	}
+	grows := false
+	want := claim.Spec.Resources.Requests[corev1.ResourceStorage]
+	have := want
 	if live, ok := found.(*corev1.PersistentVolumeClaim); ok {
-		have := live.Spec.Resources.Requests[corev1.ResourceStorage]
-		if want := claim.Spec.Resources.Requests[corev1.ResourceStorage]; have.Cmp(want) > 0 {
+		have = live.Spec.Resources.Requests[corev1.ResourceStorage]
+		grows = want.Cmp(have) > 0 && live.Status.Phase == corev1.ClaimBound
+		if !grows {
 			claim.Spec.Resources.Requests[corev1.ResourceStorage] = have
 		}
 	}
-	return nil
+	_, _, err = r.applier.Apply(ctx, n, claim)
+	if grows && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) && !namespaceGoes(err) {
+		v.refused = conditions.Stall(v1alpha1.ReasonExpansionRefused,
+			"the claim %s cannot grow from %s to %s, and the node goes on with what it has: %v; set spec.storage.size back, "+
+				"or bring the store to a storage class that expands volumes", claim.Name, have.String(), want.String(), err)
+		claim.Spec.Resources.Requests[corev1.ResourceStorage] = have
+		_, _, err = r.applier.Apply(ctx, n, claim)
+	}
+	return err
 }
 
 // observe sees that the node is followed where it runs, and takes in what it
 // said.
 func (r *nodeReconciler) observe(ctx context.Context, v *visit) error {
 	n, key := v.node, client.ObjectKeyFromObject(v.node)
-	var pods corev1.PodList
-	if err := r.client.List(ctx, &pods, client.InNamespace(n.Namespace), client.MatchingLabels(resources.Selector(n))); err != nil {
-		return fmt.Errorf("list the node's pods: %w", err)
-	}
-	url := ""
-	if !n.Spec.Suspend {
-		url = r.options.AdminURL(n, pods.Items)
-	}
-	if url == "" {
-		r.observer.Unfollow(key)
-	} else {
-		e := observe.Endpoint{URL: url, Token: string(v.admin[secrets.KeyToken]), CA: string(v.admin[secrets.KeyCert])}
-		if err := r.observer.Follow(key, e); err != nil {
-			return fmt.Errorf("follow the node at %s: %w", url, err)
-		}
+	pods, url, err := r.follow(ctx, n, v.admin)
+	if err != nil {
+		return err
 	}
 	snapshot := r.observer.Snapshot(key)
 	v.facts.Node, v.facts.RID, v.facts.ConfigHash = n, v.next.RID, v.hash
-	v.facts.Pods, v.facts.Snapshot = pods.Items, snapshot
+	v.facts.Pods, v.facts.Snapshot, v.facts.Asked = pods, snapshot, url != ""
 	v.facts.Now, v.facts.Interval = r.options.Clock(), r.options.Interval
 	r.contactReached(v, snapshot)
 	if snapshot == nil || snapshot.At.IsZero() {
@@ -350,6 +369,31 @@ func (r *nodeReconciler) observe(ctx context.Context, v *visit) error {
 	}
 	r.store(v, snapshot.Status.StoreID)
 	return nil
+}
+
+// follow sees that the node is followed where it runs, with what its admin
+// Secret holds. It returns its pods and where its admin API is, "" while it has
+// no place.
+func (r *nodeReconciler) follow(ctx context.Context, n *v1alpha1.KoiNode, admin map[string][]byte) ([]corev1.Pod, string, error) {
+	key := client.ObjectKeyFromObject(n)
+	var pods corev1.PodList
+	if err := r.client.List(ctx, &pods, client.InNamespace(n.Namespace), client.MatchingLabels(resources.Selector(n))); err != nil {
+		return nil, "", fmt.Errorf("list the node's pods: %w", err)
+	}
+	url := ""
+	if !n.Spec.Suspend {
+		url = r.options.AdminURL(n, pods.Items)
+	}
+	if url == "" {
+		r.observer.Unfollow(key)
+		return pods.Items, "", nil
+	}
+	e := observe.Endpoint{URL: url, Token: string(admin[secrets.KeyToken]), CA: string(admin[secrets.KeyCert])}
+	e.PreviousToken, e.PreviousCA = secrets.Previous(admin)
+	if err := r.observer.Follow(key, e); err != nil {
+		return nil, "", fmt.Errorf("follow the node at %s: %w", url, err)
+	}
+	return pods.Items, url, nil
 }
 
 func (r *nodeReconciler) contactReached(v *visit, s *observe.Snapshot) {

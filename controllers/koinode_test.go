@@ -64,34 +64,6 @@ func TestPartialNodeHasNoService(t *testing.T) {
 	}
 }
 
-func TestSteadyStateWritesNothing(t *testing.T) {
-	w := newWorld(t)
-	w.create(full("a", provides("orn:x.y")), partial("b"), full("c", func(s *v1alpha1.KoiNodeSpec) {
-		s.NetworkPolicy = &v1alpha1.NetworkPolicy{Enabled: true}
-		s.FirstContact = &v1alpha1.FirstContact{NodeRef: &v1alpha1.NodeReference{Name: "a"}}
-		s.PodTemplate = &runtime.RawExtension{Raw: []byte(`{"spec":{"tolerations":[{"operator":"Exists"}]}}`)}
-	}))
-	w.create(edge("a-b", "a", "b", "orn:x.y"))
-	for _, n := range []string{"a", "b", "c"} {
-		w.node(n, v1alpha1.ReasonReady)
-	}
-	w.edge("a-b", v1alpha1.ReasonApproved)
-	w.net.subscribe(w.net.named("a"), w.net.named("c"), "orn:x.y")
-	w.eventually("the discovered edge is approved", func() string { return w.discovered("a", "c", v1alpha1.ReasonApproved) })
-
-	w.settled()
-	time.Sleep(3 * interval) // the claim is about time passing: three resyncs
-	if seen := w.writes.list(); len(seen) > 0 {
-		t.Errorf("an unchanged world was written to: %q", seen)
-	}
-	w.stop()
-	w.start()
-	time.Sleep(2 * interval)
-	if seen := w.writes.list(); len(seen) > 0 {
-		t.Errorf("a restarted operator wrote to an unchanged world: %q", seen)
-	}
-}
-
 func TestDriftIsUndone(t *testing.T) {
 	w := newWorld(t)
 	w.create(full("a"))

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"crypto/tls"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -34,7 +35,12 @@ type network struct {
 	nodes map[rid.RID]*fakeNode
 	names map[string]*fakeNode
 	down  map[string]bool // Deployments that do not come up
-	clock int
+	// unready are Deployments whose pods run and are not ready, frozen those whose
+	// status and node stay as they are.
+	unready, frozen map[string]bool
+	clock           int
+	plain           bool // without TLS
+	away            bool // nothing is run or reported
 }
 
 type pair struct{ source, target rid.RID }
@@ -52,13 +58,19 @@ type fakeNode struct {
 	edges    map[pair]adminclient.Edge
 	policies map[pair]adminclient.Policy
 	left     int
+	starts   int
+	asked    int // how often for its status
 	calls    []string
-	server   *httptest.Server // nil for a node elsewhere
+	trouble  string             // hang, refuse or reset: what a call to the admin API meets
+	says     adminclient.Status // Checks and FirstContact, where set
+	answers  map[string]int     // HTTP status with which propose, policy and forget are refused
+	server   *httptest.Server   // nil for a node elsewhere
 	watchers map[chan struct{}]bool
 }
 
 func newNetwork(w *world) *network {
-	n := &network{w: w, nodes: map[rid.RID]*fakeNode{}, names: map[string]*fakeNode{}, down: map[string]bool{}}
+	n := &network{w: w, nodes: map[rid.RID]*fakeNode{}, names: map[string]*fakeNode{},
+		down: map[string]bool{}, unready: map[string]bool{}, frozen: map[string]bool{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -90,10 +102,31 @@ func newNetwork(w *world) *network {
 func (n *network) adminURL(node *v1alpha1.KoiNode, _ []corev1.Pod) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if f := n.names[node.Name]; f != nil && f.server != nil {
-		return f.server.URL
+	f := n.names[node.Name]
+	switch {
+	case f == nil || f.server == nil:
+		return ""
+	case f.trouble == refuse:
+		return "https://127.0.0.1:1"
 	}
-	return ""
+	return f.server.URL
+}
+
+// What a call to an admin API may meet.
+const (
+	hang   = "hang"
+	refuse = "refuse"
+	reset  = "reset"
+)
+
+// trouble has a node's admin API hang, refuse or reset connections from now on,
+// those that stand included.
+func (n *network) trouble(name, what string) {
+	n.mu.Lock()
+	f := n.names[name]
+	f.trouble = what
+	n.mu.Unlock()
+	f.server.CloseClientConnections()
 }
 
 // kubelet brings pods and Deployments together.
@@ -103,16 +136,25 @@ func (n *network) kubelet(ctx context.Context) {
 		return // the test fails where it waits
 	}
 	wanted := map[string]bool{}
+	n.mu.Lock()
+	away := n.away
+	n.mu.Unlock()
+	if away {
+		return
+	}
 	for i := range list.Items {
 		d := &list.Items[i]
 		n.mu.Lock()
-		up := *d.Spec.Replicas > 0 && !n.down[d.Name]
+		up, ready, frozen := *d.Spec.Replicas > 0 && !n.down[d.Name], !n.unready[d.Name], n.frozen[d.Name]
 		n.mu.Unlock()
-		if up && n.run(ctx, d) {
+		switch {
+		case frozen:
 			wanted[d.Name] = true
-			n.report(ctx, d, 1)
-		} else {
-			n.report(ctx, d, 0)
+		case up && n.run(ctx, d):
+			wanted[d.Name] = true
+			n.report(ctx, d, 1, ready)
+		default:
+			n.report(ctx, d, 0, false)
 		}
 	}
 	n.mu.Lock()
@@ -128,11 +170,15 @@ func (n *network) kubelet(ctx context.Context) {
 	}
 }
 
-func (n *network) report(ctx context.Context, d *appsv1.Deployment, replicas int32) {
-	want := appsv1.DeploymentStatus{
-		ObservedGeneration: d.Generation, Replicas: replicas, UpdatedReplicas: replicas, ReadyReplicas: replicas, AvailableReplicas: replicas,
+func (n *network) report(ctx context.Context, d *appsv1.Deployment, replicas int32, ready bool) {
+	available := replicas
+	if !ready {
+		available = 0
 	}
-	if s := d.Status; s.ObservedGeneration == want.ObservedGeneration && s.AvailableReplicas == replicas && s.Replicas == replicas {
+	want := appsv1.DeploymentStatus{
+		ObservedGeneration: d.Generation, Replicas: replicas, UpdatedReplicas: replicas, ReadyReplicas: available, AvailableReplicas: available,
+	}
+	if s := d.Status; s.ObservedGeneration == want.ObservedGeneration && s.AvailableReplicas == available && s.Replicas == replicas {
 		return
 	}
 	d.Status = want
@@ -143,9 +189,11 @@ func (n *network) report(ctx context.Context, d *appsv1.Deployment, replicas int
 // with another configuration.
 func (n *network) run(ctx context.Context, d *appsv1.Deployment) bool {
 	hash := ""
-	for _, e := range d.Spec.Template.Spec.Containers[0].Env {
-		if e.Name == "KOI_CONFIG_HASH" {
-			hash = e.Value
+	for _, c := range d.Spec.Template.Spec.Containers {
+		for _, e := range c.Env {
+			if c.Name == "node" && e.Name == "KOI_CONFIG_HASH" {
+				hash = e.Value
+			}
 		}
 	}
 	n.mu.Lock()
@@ -191,11 +239,17 @@ func (n *network) run(ctx context.Context, d *appsv1.Deployment) bool {
 	}
 	if old != nil { // the same store
 		f.edges, f.policies, f.storeID, f.left, f.calls = old.edges, old.policies, old.storeID, old.left, old.calls
+		f.starts, f.trouble, f.says, f.answers = old.starts, old.trouble, old.says, old.answers
 	}
+	f.starts++
 	f.server = httptest.NewUnstartedServer(n.handler(f, string(admin.Data["token"])))
 	f.server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	f.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
-	f.server.StartTLS()
+	if n.plain {
+		f.server.Start()
+	} else {
+		f.server.StartTLS()
+	}
 	n.mu.Lock()
 	n.nodes[f.rid], n.names[f.name] = f, f
 	n.mu.Unlock()
@@ -274,7 +328,10 @@ func (n *network) handler(f *fakeNode, token string) http.Handler {
 	missing := func() (any, int) {
 		return adminclient.ErrorBody{Error: adminclient.ErrorDetail{Code: "notFound", Message: "there is none"}}, http.StatusNotFound
 	}
-	mux.HandleFunc("GET "+base+"/status", locked(func(*http.Request) (any, int) { return f.status(), 200 }))
+	mux.HandleFunc("GET "+base+"/status", locked(func(*http.Request) (any, int) {
+		f.asked++
+		return f.status(), 200
+	}))
 	mux.HandleFunc("GET "+base+"/nodes", locked(func(*http.Request) (any, int) { return n.known(f), 200 }))
 	mux.HandleFunc("GET "+base+"/edges", locked(func(*http.Request) (any, int) { return f.list(), 200 }))
 	mux.HandleFunc("POST "+base+"/edges", locked(func(r *http.Request) (any, int) {
@@ -283,6 +340,9 @@ func (n *network) handler(f *fakeNode, token string) http.Handler {
 			return adminclient.ErrorBody{Error: adminclient.ErrorDetail{Code: "badRequest", Message: err.Error()}}, 400
 		}
 		f.calls = append(f.calls, "propose")
+		if code := f.answers["propose"]; code != 0 {
+			return refusal(code), code
+		}
 		return n.propose(f, p), 200
 	}))
 	mux.HandleFunc("DELETE "+base+"/edges/{source}/{target}", locked(func(r *http.Request) (any, int) {
@@ -299,6 +359,9 @@ func (n *network) handler(f *fakeNode, token string) http.Handler {
 			return adminclient.ErrorBody{Error: adminclient.ErrorDetail{Code: "badRequest", Message: err.Error()}}, 400
 		}
 		f.calls = append(f.calls, "policy "+p.Verdict)
+		if code := f.answers["policy"]; code != 0 {
+			return refusal(code), code
+		}
 		n.decide(f, p)
 		return p, 200
 	}))
@@ -317,12 +380,37 @@ func (n *network) handler(f *fakeNode, token string) http.Handler {
 	}))
 	mux.HandleFunc("GET "+base+"/watch", func(w http.ResponseWriter, r *http.Request) { n.watch(f, w, r) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.mu.Lock()
+		trouble := f.trouble
+		n.mu.Unlock()
+		switch trouble {
+		case hang:
+			_, _ = io.Copy(io.Discard, r.Body) // until then nobody sees the caller hang up
+			<-r.Context().Done()
+			return
+		case refuse, reset: // who was here before is turned away, too
+			if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				conn.Close()
+			}
+			return
+		}
 		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+token)) != 1 {
 			http.Error(w, `{"error":{"code":"unauthorized","message":"give the token"}}`, http.StatusUnauthorized)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+func refusal(status int) adminclient.ErrorBody {
+	code := adminclient.CodeUnavailable
+	switch status {
+	case http.StatusBadRequest:
+		code = adminclient.CodeBadRequest
+	case http.StatusConflict:
+		code = adminclient.CodeConflict
+	}
+	return adminclient.ErrorBody{Error: adminclient.ErrorDetail{Code: code, Message: "it is not taken"}}
 }
 
 func (n *network) watch(f *fakeNode, w http.ResponseWriter, r *http.Request) {
@@ -370,8 +458,12 @@ func (n *network) wake(f *fakeNode) {
 }
 
 func (f *fakeNode) status() adminclient.Status {
-	return adminclient.Status{Version: "1.2.3", RID: f.rid, NodeType: f.kind, ConfigHash: f.hash, StoreID: f.storeID, Ready: f.ready,
-		Checks: []adminclient.Check{{Name: "store", OK: f.ready, Message: "the store is closed"}}}
+	s := adminclient.Status{Version: "1.2.3", RID: f.rid, NodeType: f.kind, ConfigHash: f.hash, StoreID: f.storeID, Ready: f.ready,
+		Checks: []adminclient.Check{{Name: "store", OK: f.ready, Message: "the store is closed"}}, FirstContact: f.says.FirstContact}
+	if f.says.Checks != nil {
+		s.Checks = f.says.Checks
+	}
+	return s
 }
 
 func (f *fakeNode) list() adminclient.EdgeList {
@@ -481,6 +573,12 @@ func (n *network) named(name string) *fakeNode {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.names[name]
+}
+
+func (n *network) asked(name string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.names[name].asked
 }
 
 func (n *network) called(name string) []string {

@@ -7,12 +7,14 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/koi-net/koi-operator/api/v1alpha1"
 	"github.com/koi-net/koi-operator/controllers/internal/observe"
@@ -38,6 +40,9 @@ type Options struct {
 	Dial func(observe.Endpoint) (observe.Admin, error)
 	// Clock tells the time. Default: time.Now.
 	Clock func() time.Time
+	// Metrics takes the operator's metrics, which a registry takes once. Default:
+	// controller-runtime's, which the manager serves.
+	Metrics prometheus.Registerer
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -58,6 +63,12 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.Dial == nil {
+		o.Dial = observe.Dial
+	}
+	if o.Metrics == nil {
+		o.Metrics = ctrlmetrics.Registry
 	}
 	return o, nil
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/koi-net/koi-operator/api/v1alpha1"
 	"github.com/koi-net/koi-operator/controllers/internal/apply"
+	"github.com/koi-net/koi-operator/controllers/internal/metrics"
 	"github.com/koi-net/koi-operator/controllers/internal/observe"
 	"github.com/koi-net/koi-operator/controllers/internal/refs"
 	"github.com/koi-net/koi-operator/node/rid"
@@ -36,29 +37,37 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	if err := refs.Index(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
+	measured, err := measure(mgr, o)
+	if err != nil {
+		return err
+	}
+	writer := measured.Client(mgr.GetClient())
 	observer := observe.New(observe.Options{
 		Interval: o.Interval,
-		Dial:     o.Dial,
+		Dial:     measured.Dial(o.Dial),
 		Clock:    o.Clock,
 		Log:      mgr.GetLogger().WithName("observe"),
 	})
 	resolver := &refs.Resolver{Reader: mgr.GetClient()}
 	nodes := &nodeReconciler{
-		client:   mgr.GetClient(),
+		client:   writer,
 		live:     mgr.GetAPIReader(),
 		events:   mgr.GetEventRecorder("koi-operator"),
 		observer: observer,
-		applier:  &apply.Applier{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
+		applier:  &apply.Applier{Client: writer, Live: mgr.GetAPIReader()},
 		refs:     resolver,
 		upgrades: &turn{},
+		metrics:  measured,
 		options:  o,
+		begun:    sync.OnceValue(o.Clock),
 	}
 	edges := &edgeReconciler{
-		client:   mgr.GetClient(),
+		client:   writer,
 		events:   mgr.GetEventRecorder("koi-operator"),
 		observer: observer,
 		refs:     resolver,
 		pace:     newPace(),
+		metrics:  measured,
 		options:  o,
 		begun:    sync.OnceValue(o.Clock),
 	}
@@ -72,6 +81,27 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		return fmt.Errorf("add the observer: %w", err)
 	}
 	return nil
+}
+
+// measure registers the operator's metrics.
+func measure(mgr ctrl.Manager, o Options) (*metrics.Metrics, error) {
+	measured, err := metrics.New(o.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	elected := mgr.Elected()
+	census := &metrics.Census{Reader: mgr.GetCache(), Clock: o.Clock, Leads: func() bool {
+		select {
+		case <-elected:
+			return true
+		default:
+			return false
+		}
+	}}
+	if err := o.Metrics.Register(census); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return measured, nil
 }
 
 func (r *nodeReconciler) setup(mgr ctrl.Manager) error {

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,15 +20,33 @@ const callTimeout = 5 * time.Second
 
 // retry ends a Reconcile that failed. A conflict only says that the cache is
 // behind; what wrote the object may be nothing the predicates pass, so the next
-// look is asked for here. An object that is gone needs none.
+// look is asked for here. An object that is gone needs none, nor does one whose
+// namespace is going, which takes it along, nor one whose operator is ending.
 func retry(err error) (ctrl.Result, error) {
 	switch {
 	case apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: 100 * time.Millisecond}, nil
-	case apierrors.IsNotFound(err):
+	case apierrors.IsNotFound(err), namespaceGoes(err), errors.Is(err, context.Canceled):
 		return ctrl.Result{}, nil
 	}
 	return ctrl.Result{}, err
+}
+
+// namespaceGoes tells whether the API server refused to make something because
+// its namespace is being deleted.
+func namespaceGoes(err error) bool {
+	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+}
+
+// since is how long ago the deletion of o was asked for, or, where that was
+// longer ago, how long the operator has been at work: one that was away gives
+// the nodes their time all the same.
+func since(o client.Object, begun, now time.Time) time.Duration {
+	from := begun
+	if t := o.GetDeletionTimestamp(); t != nil && t.After(from) {
+		from = t.Time
+	}
+	return now.Sub(from)
 }
 
 // setFinalizer writes the object's finalizers if change changes them.

@@ -23,6 +23,13 @@ func (t *turn) take(key types.NamespacedName) bool {
 	return t.holder == key
 }
 
+// others tells whether it is another node's turn.
+func (t *turn) others(key types.NamespacedName) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.holder != (types.NamespacedName{}) && t.holder != key
+}
+
 // leave gives the turn back if the node holds it.
 func (t *turn) leave(key types.NamespacedName) {
 	t.mu.Lock()

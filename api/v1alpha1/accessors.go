@@ -6,6 +6,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// maxRequest is how much of AnnotationReconcile is told in the status, in bytes.
+const maxRequest = 256
+
+// ReconcileRequest returns what AnnotationReconcile of an object with these
+// annotations asks for, cut to what the status holds; "" for nothing.
+func ReconcileRequest(annotations map[string]string) string {
+	value := annotations[AnnotationReconcile]
+	if len(value) > maxRequest {
+		value = value[:maxRequest]
+	}
+	return strings.ToValidUTF8(value, "")
+}
+
 // IsExternal tells whether the node runs elsewhere.
 func (n *KoiNode) IsExternal() bool { return n.Spec.External != nil }
 

@@ -8,11 +8,20 @@ const (
 	LabelOrigin = "koi-net.io/origin"
 	// OriginDiscovered marks a KoiEdge that mirrors an edge found in the network.
 	OriginDiscovered = "discovered"
+	// LabelScraper on a Namespace, with the value "true", lets its pods scrape the metrics of
+	// nodes that have a NetworkPolicy.
+	LabelScraper = "koi-net.io/metrics-scraper"
 	// AnnotationConfigHash on a pod template names the configuration its node runs.
 	AnnotationConfigHash = "koi-net.io/config-hash"
 	// AnnotationAcceptStore on a KoiNode accepts a replaced store: its value is the new
 	// store's ID, as the message of StoreReplaced gives it.
 	AnnotationAcceptStore = "koi-net.io/accept-store"
+	// AnnotationReconcile on a KoiNode or KoiEdge asks for a look at once: every new
+	// value is one request, and status.lastHandledReconcileAt is the last one carried out.
+	AnnotationReconcile = "koi-net.io/reconcile-requested-at"
+	// AnnotationRotateAdmin on a KoiNode asks for another admin token and certificate: every
+	// new value is one request. On the admin Secret it is the last one carried out.
+	AnnotationRotateAdmin = "koi-net.io/rotate-admin-token"
 	// FinalizerNode lets a node take its leave before it goes.
 	FinalizerNode = "koi-net.io/node"
 	// FinalizerEdge lets the ends of an edge forget it before its object goes.
@@ -55,6 +64,8 @@ const (
 	ReasonCrashed            = "Crashed"
 	ReasonStoreDamaged       = "StoreDamaged"
 	ReasonStoreLocked        = "StoreLocked"
+	ReasonStorageFull        = "StorageFull"
+	ReasonExpansionRefused   = "ExpansionRefused"
 	ReasonBadConfig          = "BadConfig"
 	ReasonNodeNotReady       = "NodeNotReady"
 	ReasonNodeUnreachable    = "NodeUnreachable"

@@ -133,10 +133,15 @@ type KoiEdgeStatus struct {
 	// +optional
 	Timestamp string `json:"timestamp,omitempty"`
 
-	// decision is the approval this object holds in the source node; it is taken back when
-	// spec.approval is unset.
+	// decision is the approval this object has made, or is about to make, in the source node;
+	// it is taken back when spec.approval is unset.
 	// +optional
 	Decision Approval `json:"decision,omitempty"`
+
+	// lastHandledReconcileAt is the value of the annotation
+	// koi-net.io/reconcile-requested-at that was carried out last, cut to 256 bytes.
+	// +optional
+	LastHandledReconcileAt string `json:"lastHandledReconcileAt,omitempty"`
 
 	// conditions of the edge: Ready, and Reconciling, Stalled, Suspended while they are true.
 	// +optional

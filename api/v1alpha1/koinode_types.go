@@ -283,7 +283,8 @@ type Security struct {
 // NetworkPolicy limits who may reach a node's pod.
 type NetworkPolicy struct {
 	// enabled makes a NetworkPolicy: the protocol port is open to whom from names, the admin
-	// port to the operator alone. Default false.
+	// port to the operator alone, the metrics to namespaces labelled
+	// koi-net.io/metrics-scraper=true, and every other port is closed. Default false.
 	// +optional
 	Enabled bool `json:"enabled,omitempty"`
 
@@ -410,6 +411,11 @@ type KoiNodeStatus struct {
 	// edges counts the node's edges.
 	// +optional
 	Edges *NodeEdgeCounts `json:"edges,omitempty"`
+
+	// lastHandledReconcileAt is the value of the annotation
+	// koi-net.io/reconcile-requested-at that was carried out last, cut to 256 bytes.
+	// +optional
+	LastHandledReconcileAt string `json:"lastHandledReconcileAt,omitempty"`
 
 	// conditions of the node: Ready, and Reconciling, Stalled, Suspended, UpgradeAvailable,
 	// StoreReplaced while they are true.

@@ -83,6 +83,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	logger = controllers.Quiet(logger)
 	log.SetLogger(logger)
 
 	scheme := runtime.NewScheme()

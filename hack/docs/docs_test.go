@@ -126,6 +126,44 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
+func TestOperatorMetricsAreDocumented(t *testing.T) {
+	rows := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(koi_operator_[a-z_]+)` \\|").FindAllStringSubmatch(read(t, "docs/operator.md"), -1) {
+		rows[m[1]] = true
+	}
+	names, err := filepath.Glob(filepath.Join(root, "controllers/internal/metrics/*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, path := range names {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		ast.Inspect(parse(t, path), func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				if s, err := strconv.Unquote(lit.Value); err == nil && metric.MatchString(s) {
+					known[s] = true
+				}
+			}
+			return true
+		})
+	}
+	if len(known) < 8 {
+		t.Fatalf("found %d metrics only", len(known))
+	}
+	for name := range known {
+		if !rows[name] {
+			t.Errorf("docs/operator.md has no row for the metric %s", name)
+		}
+	}
+	for name := range rows {
+		if !known[name] {
+			t.Errorf("docs/operator.md has a row for the metric %s, which the operator does not have", name)
+		}
+	}
+}
+
 var metric = regexp.MustCompile(`^koi_[a-z_]+$`)
 
 func TestConditionsAreDocumented(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -97,26 +98,49 @@ func (a *Applier) Remove(ctx context.Context, node *v1alpha1.KoiNode, like clien
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", describe(like), err)
 	}
+	return a.remove(ctx, node, live)
+}
+
+// Purge deletes the object under the name of like if it is the node's. It looks
+// past the cache, which may not know yet what was made a moment ago.
+func (a *Applier) Purge(ctx context.Context, node *v1alpha1.KoiNode, like client.Object) error {
+	live := blank(like)
+	err := a.Live.Get(ctx, client.ObjectKeyFromObject(like), live)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", describe(like), err)
+	}
+	_, err = a.remove(ctx, node, live)
+	return err
+}
+
+func (a *Applier) remove(ctx context.Context, node *v1alpha1.KoiNode, live client.Object) (bool, error) {
 	if Owned(node, live) != nil || live.GetDeletionTimestamp() != nil {
 		return false, nil
 	}
 	uid := live.GetUID()
-	err = a.Client.Delete(ctx, live, client.Preconditions{UID: &uid})
+	err := a.Client.Delete(ctx, live, client.Preconditions{UID: &uid})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return false, fmt.Errorf("delete %s: %w", describe(like), err)
+		return false, fmt.Errorf("delete %s: %w", describe(live), err)
 	}
 	return true, nil
 }
 
 // Owned tells whether a live object is the node's: made by the operator for a
 // KoiNode of this name, and not another object's. An object without an owner
-// was kept or orphaned, and is adopted.
+// was kept or orphaned, and is adopted. The labels tell, and where somebody took
+// them off, the owner or, for an object without one, whose fields it has.
 func Owned(node *v1alpha1.KoiNode, live client.Object) error {
 	labels := live.GetLabels()
-	if labels[resources.LabelManagedBy] != resources.ManagedBy || labels[v1alpha1.LabelNode] != node.Name {
+	owner := metav1.GetControllerOf(live)
+	labelled := labels[resources.LabelManagedBy] == resources.ManagedBy && labels[v1alpha1.LabelNode] == node.Name
+	switch {
+	case labelled:
+	case owner != nil && owner.UID != node.UID, owner == nil && !applied(node, live):
 		return ErrConflict
 	}
-	owner := metav1.GetControllerOf(live)
 	switch {
 	case owner != nil && owner.UID != node.UID && owner.Kind == "KoiNode" && owner.Name == node.Name:
 		return ErrLeftover
@@ -126,6 +150,17 @@ func Owned(node *v1alpha1.KoiNode, live client.Object) error {
 		return ErrLeftover
 	}
 	return nil
+}
+
+// applied tells whether an object whose labels somebody changed still has
+// fields that were applied here, and is not labelled as another node's.
+func applied(node *v1alpha1.KoiNode, live client.Object) bool {
+	if other := live.GetLabels()[v1alpha1.LabelNode]; other != "" && other != node.Name {
+		return false
+	}
+	return slices.ContainsFunc(live.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
+		return f.Manager == FieldManager && f.Operation == metav1.ManagedFieldsOperationApply && f.Subresource == ""
+	})
 }
 
 // configuration is want as an apply configuration: what the builder set and

@@ -23,8 +23,20 @@ func TestOwned(t *testing.T) {
 		{"its own", func(*corev1.ConfigMap) {}, nil},
 		{"kept or orphaned", func(c *corev1.ConfigMap) { c.OwnerReferences = nil }, nil},
 		{"owned besides", func(c *corev1.ConfigMap) { c.OwnerReferences = []metav1.OwnerReference{{Kind: "X", UID: "2"}} }, nil},
-		{"nobody's label", func(c *corev1.ConfigMap) { delete(c.Labels, resources.LabelManagedBy) }, ErrConflict},
-		{"another node's", func(c *corev1.ConfigMap) { c.Labels[v1alpha1.LabelNode] = "b" }, ErrConflict},
+		{"its own, the labels changed", func(c *corev1.ConfigMap) { c.Labels = map[string]string{v1alpha1.LabelNode: "b"} }, nil},
+		{"nobody's", func(c *corev1.ConfigMap) { c.OwnerReferences, c.Labels = nil, nil }, ErrConflict},
+		{"nobody's label", func(c *corev1.ConfigMap) { c.OwnerReferences = nil; delete(c.Labels, resources.LabelManagedBy) }, ErrConflict},
+		{"another node's", func(c *corev1.ConfigMap) { c.OwnerReferences = nil; c.Labels[v1alpha1.LabelNode] = "b" }, ErrConflict},
+		{"applied here, the labels taken off", func(c *corev1.ConfigMap) {
+			c.OwnerReferences, c.Labels, c.ManagedFields = nil, nil, fields(FieldManager, metav1.ManagedFieldsOperationApply)
+		}, nil},
+		{"applied here, labelled as another node's", func(c *corev1.ConfigMap) {
+			c.OwnerReferences, c.ManagedFields = nil, fields(FieldManager, metav1.ManagedFieldsOperationApply)
+			c.Labels[v1alpha1.LabelNode] = "b"
+		}, ErrConflict},
+		{"applied by another", func(c *corev1.ConfigMap) {
+			c.OwnerReferences, c.Labels, c.ManagedFields = nil, nil, fields("kubectl", metav1.ManagedFieldsOperationApply)
+		}, ErrConflict},
 		{"another controller's", func(c *corev1.ConfigMap) {
 			c.OwnerReferences = []metav1.OwnerReference{{Kind: "X", Name: "a", UID: "2", Controller: ptr.To(true)}}
 		}, ErrConflict},
@@ -37,6 +49,10 @@ func TestOwned(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
+}
+
+func fields(manager string, operation metav1.ManagedFieldsOperationType) []metav1.ManagedFieldsEntry {
+	return []metav1.ManagedFieldsEntry{{Manager: manager, Operation: operation}}
 }
 
 func TestPrune(t *testing.T) {

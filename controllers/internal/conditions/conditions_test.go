@@ -99,16 +99,28 @@ func TestNode(t *testing.T) {
 		{"another RID", func(f *NodeFacts) { f.Snapshot.Status.RID = "orn:koi-net.node:c+d" }, Stalled, v1alpha1.ReasonIdentityMismatch},
 		{"suspended, stopping", func(f *NodeFacts) { f.Node.Spec.Suspend = true }, Waiting, v1alpha1.ReasonSuspended},
 		{"suspended", func(f *NodeFacts) { f.Node.Spec.Suspend, f.Deployment.Status.Replicas = true, 0 }, Suspended, v1alpha1.ReasonSuspended},
-		{"never asked, but ready before the operator began", func(f *NodeFacts) {
-			f.Snapshot = nil
+		{"not heard yet, but ready before the operator began", func(f *NodeFacts) {
+			f.Snapshot, f.Asked = nil, true
 			f.Node.Status.Conditions = Set(nil, 0, now, Rest(v1alpha1.ReasonReady, "m"))
 		}, Ready, v1alpha1.ReasonReady},
+		{"not heard yet, and full before the operator began", func(f *NodeFacts) {
+			f.Snapshot, f.Asked = nil, true
+			f.Node.Status.Conditions = Set(nil, 0, now, Stall(v1alpha1.ReasonStorageFull, "m"))
+		}, Stalled, v1alpha1.ReasonStorageFull},
+		{"not heard yet, and suspended before", func(f *NodeFacts) {
+			f.Snapshot, f.Asked = nil, true
+			f.Node.Status.Conditions = Set(nil, 0, now, Suspend("m"))
+		}, Waiting, v1alpha1.ReasonNodeUnreachable},
+		{"nowhere to ask, and ready before", func(f *NodeFacts) {
+			f.Snapshot = nil
+			f.Node.Status.Conditions = Set(nil, 0, now, Rest(v1alpha1.ReasonReady, "m"))
+		}, Waiting, v1alpha1.ReasonNodeUnreachable},
 		{"silent, and ready before", func(f *NodeFacts) {
 			f.Snapshot = &observe.Snapshot{Err: errors.New("refused")}
 			f.Node.Status.Conditions = Set(nil, 0, now, Rest(v1alpha1.ReasonReady, "m"))
 		}, Waiting, v1alpha1.ReasonNodeUnreachable},
 		{"never asked, and another generation was ready", func(f *NodeFacts) {
-			f.Snapshot, f.Node.Generation = nil, 1
+			f.Snapshot, f.Asked, f.Node.Generation = nil, true, 1
 			f.Node.Status.Conditions = Set(nil, 0, now, Rest(v1alpha1.ReasonReady, "m"))
 		}, Waiting, v1alpha1.ReasonNodeUnreachable},
 	} {

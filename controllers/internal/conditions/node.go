@@ -22,9 +22,11 @@ type NodeFacts struct {
 	ConfigHash string
 	Deployment *appsv1.Deployment // nil until it is seen
 	Pods       []corev1.Pod
-	Snapshot   *observe.Snapshot // nil until it answered
-	Now        time.Time
-	Interval   time.Duration
+	Snapshot   *observe.Snapshot // nil until it answered or failed to
+	// Asked: it is being asked, so without a Snapshot there will be one in a moment.
+	Asked    bool
+	Now      time.Time
+	Interval time.Duration
 }
 
 // Node says how a deployed node fares. Ready takes three witnesses: the
@@ -44,9 +46,27 @@ func Node(f NodeFacts) *State {
 		}
 	}
 	if !rolledOut {
+		// A pod that is not ready may be asked why.
+		if s := f.Snapshot; s.Fresh(f.Now, f.Interval) && string(s.Status.RID) == f.RID && s.Status.ConfigHash == f.ConfigHash && !s.Status.Ready {
+			return unready(f)
+		}
 		return Wait(v1alpha1.ReasonDeploying, "the pod is being started")
 	}
 	return confirmed(f)
+}
+
+// Short is the state of a node for which a part of its spec was refused: it
+// runs, and yet is not as it should be. refused is nil where nothing was.
+func Short(s, refused *State) *State {
+	switch {
+	case refused == nil:
+		return s
+	case s.Kind == Ready:
+		return refused
+	case s.Reason == v1alpha1.ReasonStorageFull:
+		return Stall(s.Reason, "%s; %s", s.Message, refused.Message)
+	}
+	return s
 }
 
 func confirmed(f NodeFacts) *State {
@@ -55,9 +75,9 @@ func confirmed(f NodeFacts) *State {
 		if s != nil && s.Err != nil {
 			return Wait(v1alpha1.ReasonNodeUnreachable, "the node's admin API does not answer: %v", s.Err)
 		}
-		if s == nil && f.Node.Status.ObservedGeneration == f.Node.Generation {
-			// An operator that has just begun takes nothing back before it asked.
-			if before := Of(f.Node.Status.Conditions); before != nil && before.Kind == Ready {
+		if s == nil && f.Asked && f.Node.Status.ObservedGeneration == f.Node.Generation {
+			// An operator that has just begun takes nothing back before it was answered.
+			if before := Of(f.Node.Status.Conditions); before != nil && before.Kind != Suspended {
 				return before
 			}
 		}
@@ -70,9 +90,35 @@ func confirmed(f NodeFacts) *State {
 	case s.Status.ConfigHash != f.ConfigHash:
 		return Wait(v1alpha1.ReasonDeploying, "the node still runs another configuration")
 	case !s.Status.Ready:
-		return Wait(v1alpha1.ReasonNodeNotReady, "the node says it is not ready: %s", failing(s))
+		return unready(f)
 	}
 	return Rest(v1alpha1.ReasonReady, "the node runs and answers")
+}
+
+// unready is the state of a node that says itself that it is not ready.
+func unready(f NodeFacts) *State {
+	for _, c := range f.Snapshot.Status.Checks {
+		if c.Name == "store" && !c.OK && noRoom(c.Message) {
+			return Stall(v1alpha1.ReasonStorageFull, "the node's volume has no room left (%s); it still serves what it has and accepts nothing: %s",
+				c.Message, moreRoom(f.Node))
+		}
+	}
+	return Wait(v1alpha1.ReasonNodeNotReady, "the node says it is not ready: %s", failing(f.Snapshot))
+}
+
+// noRoom tells whether a store's message is about room.
+func noRoom(message string) bool {
+	m := strings.ToLower(message)
+	return strings.Contains(m, "full") || strings.Contains(m, "no room") || strings.Contains(m, "no space")
+}
+
+// moreRoom says what a person can do for a node whose volume is full.
+func moreRoom(n *v1alpha1.KoiNode) string {
+	have := resources.StorageSize(n)
+	if n.IsEphemeral() {
+		return fmt.Sprintf("raise spec.storage.size, now %s, which restarts the node with an empty store, or have it forget what is not needed (koi-node forget)", have.String())
+	}
+	return fmt.Sprintf("raise spec.storage.size, now %s, where the storage class expands volumes, or have the node forget what is not needed (koi-node forget)", have.String())
 }
 
 func failing(s *observe.Snapshot) string {

@@ -10,6 +10,8 @@ const (
 	ForgetPatience = 20 * time.Second
 	// RetryAfter is the pause between two attempts.
 	RetryAfter = 2 * time.Second
+	// ConfirmAfter is the pause before an end that forgot is asked whether it did.
+	ConfirmAfter = 100 * time.Millisecond
 )
 
 // NodeFacts is what is known about a KoiNode that is to go.
@@ -18,7 +20,11 @@ type NodeFacts struct {
 	Suspended bool
 	// Reachable: its admin API answered within the last interval.
 	Reachable bool
-	// Since is how long ago the deletion was asked for.
+	// Unheard: it is being asked for the first time and has neither answered nor
+	// failed to, because the operator has just begun.
+	Unheard bool
+	// Since is how long ago the deletion was asked for, or the operator began if
+	// that was later.
 	Since time.Duration
 
 	KeepStorage  bool
@@ -30,6 +36,8 @@ type NodeFacts struct {
 // NodePlan is what happens before the KoiNode goes. The finalizer is released
 // when it was carried out once, whatever the node answered.
 type NodePlan struct {
+	// Wait: nothing happens now; ask again after RetryAfter, or when the node is heard.
+	Wait           bool
 	Leave          bool
 	DeleteStorage  bool
 	DeleteIdentity bool
@@ -40,8 +48,12 @@ func Node(f NodeFacts) NodePlan {
 	if f.External {
 		return NodePlan{}
 	}
+	inTime := !f.Suspended && f.Since < LeaveTimeout
+	if inTime && !f.Reachable && f.Unheard {
+		return NodePlan{Wait: true}
+	}
 	return NodePlan{
-		Leave:          !f.Suspended && f.Reachable && f.Since < LeaveTimeout,
+		Leave:          inTime && f.Reachable,
 		DeleteStorage:  !f.KeepStorage,
 		DeleteIdentity: !f.KeepIdentity && f.OwnIdentity,
 	}

@@ -38,6 +38,9 @@ type Facts struct {
 	Approval       v1alpha1.Approval
 	// Held is the decision the object made before.
 	Held v1alpha1.Approval
+	// Requested: a person asks for a look, and so for another proposal where one was
+	// refused.
+	Requested bool
 	// Automatic: the source approves by itself what it provides.
 	Automatic bool
 	// Before is the state this generation was in, nil if none.
@@ -126,7 +129,7 @@ func (f Facts) obstacle() *conditions.State {
 	}
 	for _, e := range ends {
 		if e.Managed && !e.Fresh {
-			if !e.Asked && f.Before != nil && f.Before.Kind == conditions.Ready {
+			if !e.Asked && f.Before != nil && f.Before.Kind != conditions.Suspended {
 				return f.Before // an operator that has just begun takes nothing back
 			}
 			return conditions.Wait(v1alpha1.ReasonNodeUnreachable, "the %s %s does not answer", e.role, e.Name)
@@ -216,8 +219,8 @@ func (f Facts) proposes() bool {
 		return true
 	}
 	if mine.Refused {
-		// The node asks again at most hourly; a person's approval asks at once.
-		return f.Source.Steered && f.Approval == v1alpha1.Approved
+		// The node asks again at most hourly; a person's approval or request asks at once.
+		return f.Requested || f.Source.Steered && f.Approval == v1alpha1.Approved
 	}
 	return f.Source.Managed && f.Source.Edge == nil
 }

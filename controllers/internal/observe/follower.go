@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -21,6 +22,8 @@ type follower struct {
 	cancel   context.CancelFunc // set when it runs; guarded by observer.mu
 
 	snapshot *Snapshot // guarded by observer.mu
+	// noticed is when the first change since the last look was told of; nil for none.
+	noticed atomic.Pointer[time.Time]
 }
 
 // stop ends the follower; observer.mu is held.
@@ -31,6 +34,8 @@ func (f *follower) stop() {
 }
 
 func (f *follower) wake() {
+	now := f.observer.clock()
+	f.noticed.CompareAndSwap(nil, &now)
 	select {
 	case f.poke <- struct{}{}:
 	default: // a look is due already
@@ -101,6 +106,7 @@ func (f *follower) look(ctx context.Context) error {
 	old := f.snapshot
 	f.observer.mu.Unlock()
 
+	noticed := f.noticed.Swap(nil)
 	next, err := f.ask(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -111,6 +117,8 @@ func (f *follower) look(ctx context.Context) error {
 			*next = *old
 			next.Err = err
 		}
+	} else {
+		next.Changed = changed(old, next, noticed)
 	}
 	if !f.observer.keep(f, next) {
 		return nil
@@ -125,6 +133,17 @@ func (f *follower) look(ctx context.Context) error {
 		f.observer.announce(ctx, f.key)
 	}
 	return err
+}
+
+// changed is when it was noticed that next says something else than old did.
+func changed(old, next *Snapshot, noticed *time.Time) time.Time {
+	switch {
+	case old != nil && old.digest == next.digest:
+		return old.Changed
+	case noticed != nil:
+		return *noticed
+	}
+	return next.At
 }
 
 func (f *follower) ask(ctx context.Context) (*Snapshot, error) {

@@ -85,6 +85,13 @@ func (f *fake) SetPolicy(_ context.Context, p client.Policy) (client.Policy, err
 func (f *fake) DeletePolicy(context.Context, rid.RID, rid.RID) error                { return nil }
 func (f *fake) Leave(context.Context) error                                         { return nil }
 
+// Current is so once it was asked.
+func (f *fake) Current() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked > 0
+}
+
 var key = types.NamespacedName{Namespace: "n", Name: "a"}
 
 // running is an Observer over fakes, by their endpoint's URL.
@@ -253,6 +260,50 @@ func TestAnotherEndpoint(t *testing.T) {
 	})
 	if err := o.Follow(key, Endpoint{URL: "w"}); err == nil {
 		t.Error("an endpoint that cannot be dialled was taken")
+	}
+}
+
+func TestRenewal(t *testing.T) {
+	f := newFake("1")
+	o, heard := running(t, time.Hour, map[string]*fake{"u": f})
+	if _, ok := o.Endpoint(key); ok || o.Current(key, "") {
+		t.Error("a node that is not followed has an endpoint")
+	}
+	e := Endpoint{URL: "u", Token: "new", PreviousToken: "old"}
+	if err := o.Follow(key, e); err != nil {
+		t.Fatal(err)
+	}
+	hear(t, heard)
+	if got, ok := o.Endpoint(key); !ok || got != e {
+		t.Errorf("%+v, %t", got, ok)
+	}
+	if !o.Current(key, "new") || o.Current(key, "old") {
+		t.Error("which token it goes by is not told right")
+	}
+}
+
+// When a change was noticed is kept until there is another one.
+func TestChanged(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	said := func(version string, s int) *Snapshot {
+		return newSnapshot(client.Status{Version: version}, client.EdgeList{}, nil, at(s))
+	}
+	old := said("1", 1)
+	old.Changed = at(1)
+	told := at(4)
+	for name, tt := range map[string]struct {
+		old, next *Snapshot
+		noticed   *time.Time
+		want      time.Time
+	}{
+		"first word":      {nil, said("1", 5), nil, at(5)},
+		"the same again":  {old, said("1", 5), &told, at(1)},
+		"told of":         {old, said("2", 5), &told, at(4)},
+		"found by asking": {old, said("2", 5), nil, at(5)},
+	} {
+		if got := changed(tt.old, tt.next, tt.noticed); !got.Equal(tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
 	}
 }
 

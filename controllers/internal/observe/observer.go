@@ -26,6 +26,7 @@ type Admin interface {
 	DeletePolicy(ctx context.Context, source, target rid.RID) error
 	Leave(ctx context.Context) error
 	Follow(ctx context.Context, since string, fn func(client.Change) error, o client.FollowOptions) error
+	Current() bool
 	CloseIdleConnections()
 }
 
@@ -35,11 +36,17 @@ type Endpoint struct {
 	Token string
 	// CA pins the node's certificate (PEM).
 	CA string
+	// PreviousToken and PreviousCA are what the node may still go by while Token
+	// and CA are new; "" for none.
+	PreviousToken, PreviousCA string
 }
 
 // Dial makes an Admin for an endpoint without calling it.
 func Dial(e Endpoint) (Admin, error) {
-	return client.New(client.Options{URL: e.URL, Token: e.Token, CACert: []byte(e.CA), Timeout: requestTimeout})
+	return client.New(client.Options{
+		URL: e.URL, Token: e.Token, CACert: []byte(e.CA), Timeout: requestTimeout,
+		PreviousToken: e.PreviousToken, PreviousCACert: []byte(e.PreviousCA),
+	})
 }
 
 const (
@@ -182,6 +189,25 @@ func (o *Observer) Admin(key types.NamespacedName) Admin {
 		return f.admin
 	}
 	return nil
+}
+
+// Endpoint returns where and how a node is followed; false if it is not.
+func (o *Observer) Endpoint(key types.NamespacedName) (Endpoint, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if f := o.followers[key]; f != nil {
+		return f.endpoint, true
+	}
+	return Endpoint{}, false
+}
+
+// Current tells whether a followed node goes by the token: it answered to it
+// last, under the certificate that came with it.
+func (o *Observer) Current(key types.NamespacedName, token string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := o.followers[key]
+	return f != nil && f.endpoint.Token == token && f.admin.Current()
 }
 
 // Refresh has a followed node asked anew at once.

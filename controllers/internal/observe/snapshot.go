@@ -21,6 +21,9 @@ type Snapshot struct {
 	Peers map[rid.RID]Peer
 	// At is when the node was asked for the above.
 	At time.Time
+	// Changed is when it was noticed that the node has something new to say, of
+	// which the above is the first word.
+	Changed time.Time
 	// Err is why it could not be asked since, nil while it answers.
 	Err error
 

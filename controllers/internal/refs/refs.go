@@ -187,9 +187,7 @@ func Winner(edges []v1alpha1.KoiEdge, ends ...*v1alpha1.KoiNode) *v1alpha1.KoiEd
 	var best *v1alpha1.KoiEdge
 	for i := range edges {
 		e := &edges[i]
-		if e.IsDiscovered() || e.DeletionTimestamp != nil || !slices.ContainsFunc(ends, func(n *v1alpha1.KoiNode) bool {
-			return n != nil && !n.IsExternal() && n.Namespace == e.Namespace
-		}) {
+		if e.DeletionTimestamp != nil || !hasSay(e, ends) {
 			continue
 		}
 		if best == nil || older(e, best) {
@@ -197,6 +195,18 @@ func Winner(edges []v1alpha1.KoiEdge, ends ...*v1alpha1.KoiNode) *v1alpha1.KoiEd
 		}
 	}
 	return best
+}
+
+// Declared tells whether any of edges is a declared one that has a say in the
+// pair, those included that are being deleted and so are just being forgotten.
+func Declared(edges []v1alpha1.KoiEdge, ends ...*v1alpha1.KoiNode) bool {
+	return slices.ContainsFunc(edges, func(e v1alpha1.KoiEdge) bool { return hasSay(&e, ends) })
+}
+
+func hasSay(e *v1alpha1.KoiEdge, ends []*v1alpha1.KoiNode) bool {
+	return !e.IsDiscovered() && slices.ContainsFunc(ends, func(n *v1alpha1.KoiNode) bool {
+		return n != nil && !n.IsExternal() && n.Namespace == e.Namespace
+	})
 }
 
 func older(a, b *v1alpha1.KoiEdge) bool {

@@ -175,6 +175,13 @@ func TestWinner(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%q wins, want %q", got, tt.want)
 		}
+		if declared := Declared(tt.edges, ends...); declared != (tt.want != "") {
+			t.Errorf("of those of whom %q wins one is declared: %t", tt.want, declared)
+		}
+	}
+	// What goes is declared as long as it is there.
+	if held := []v1alpha1.KoiEdge{edge("n", "old", 0, going)}; Winner(held, node("n", "a", ridA)) != nil || !Declared(held, node("n", "a", ridA)) {
+		t.Error("an edge that is being deleted wins, or is not there")
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 const (
 	ProtocolPort = 8000
 	AdminPort    = 8081
+	MetricsPort  = 8082
 
 	ConfigDir   = "/etc/koi"
 	ConfigFile  = "config.yaml"
@@ -38,6 +39,7 @@ type config struct {
 	Listen          string   `json:"listen,omitempty"`
 	BaseURL         string   `json:"base-url,omitempty"`
 	AdminListen     string   `json:"admin-listen"`
+	MetricsListen   string   `json:"metrics-listen"`
 	DataDir         string   `json:"data-dir"`
 	IdentityDir     string   `json:"identity-dir"`
 	ProvidesEvent   []string `json:"provides-event,omitempty"`
@@ -63,6 +65,7 @@ func Config(n *v1alpha1.KoiNode, contact Contact) (string, error) {
 		Coordinator:     n.Spec.Coordinator,
 		BaseURL:         n.EffectiveBaseURL(),
 		AdminListen:     fmt.Sprintf("0.0.0.0:%d", AdminPort),
+		MetricsListen:   fmt.Sprintf("0.0.0.0:%d", MetricsPort),
 		DataDir:         DataDir,
 		IdentityDir:     IdentityDir,
 		Interest:        []string{"orn:koi-net.node"},
@@ -99,16 +102,12 @@ func Config(n *v1alpha1.KoiNode, contact Contact) (string, error) {
 	return string(text), nil
 }
 
-// ConfigHash names what a node reads once, at its start: its configuration and
-// its admin certificate and token. Another hash rolls the pod, and a node that
-// reports this one runs this configuration.
-func ConfigHash(config string, admin map[string][]byte) string {
-	h := sha256.New()
-	for _, part := range [][]byte{[]byte(config), admin["tls.crt"], admin["token"]} {
-		fmt.Fprintf(h, "%d:", len(part))
-		h.Write(part)
-	}
-	return hex.EncodeToString(h.Sum(nil))[:16]
+// ConfigHash names what a node reads once, at its start: its configuration, and
+// not the admin token and certificate, which it takes up as they change. Another
+// hash rolls the pod, and a node that reports this one runs this configuration.
+func ConfigHash(config string) string {
+	sum := sha256.Sum256([]byte(config))
+	return hex.EncodeToString(sum[:])[:16]
 }
 
 // ConfigMap holds the configuration file.

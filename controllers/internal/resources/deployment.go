@@ -86,7 +86,10 @@ func podTemplate(n *v1alpha1.KoiNode, run Run) corev1.PodTemplateSpec {
 }
 
 func container(n *v1alpha1.KoiNode, run Run) corev1.Container {
-	ports := []corev1.ContainerPort{{Name: "admin", ContainerPort: AdminPort, Protocol: corev1.ProtocolTCP}}
+	ports := []corev1.ContainerPort{
+		{Name: "admin", ContainerPort: AdminPort, Protocol: corev1.ProtocolTCP},
+		{Name: "metrics", ContainerPort: MetricsPort, Protocol: corev1.ProtocolTCP},
+	}
 	if !n.IsPartial() {
 		ports = append(ports, corev1.ContainerPort{Name: PortName, ContainerPort: ProtocolPort, Protocol: corev1.ProtocolTCP})
 	}

@@ -10,20 +10,35 @@ import (
 	"github.com/koi-net/koi-operator/api/v1alpha1"
 )
 
-// NetworkPolicy opens the protocol port to whom the spec names and the admin
-// port to the operator's pods in operatorNamespace; nil where the spec asks
-// for none. A Partial node serves no peers, so only its admin port is open.
+// NetworkPolicy opens the protocol port to whom the spec names, the admin port
+// to the operator's pods in operatorNamespace (any, where that is not known),
+// and the metrics to namespaces whose label says that they scrape; every other
+// port is closed. It is nil where the spec asks for none: a policy that nobody
+// asked for would close the ports of sidecars, and the admin port is behind TLS
+// and a token in any case. A Partial node serves no peers.
 func NetworkPolicy(n *v1alpha1.KoiNode, operatorNamespace string) *networkingv1.NetworkPolicy {
 	if n.Spec.NetworkPolicy == nil || !n.Spec.NetworkPolicy.Enabled {
 		return nil
 	}
-	rules := []networkingv1.NetworkPolicyIngressRule{{
-		Ports: []networkingv1.NetworkPolicyPort{port(AdminPort)},
-		From: []networkingv1.NetworkPolicyPeer{{
-			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": operatorNamespace}},
-			PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/name": ManagedBy}},
-		}},
-	}}
+	operator := &metav1.LabelSelector{}
+	if operatorNamespace != "" {
+		operator.MatchLabels = map[string]string{corev1.LabelMetadataName: operatorNamespace}
+	}
+	rules := []networkingv1.NetworkPolicyIngressRule{
+		{
+			Ports: []networkingv1.NetworkPolicyPort{port(AdminPort)},
+			From: []networkingv1.NetworkPolicyPeer{{
+				NamespaceSelector: operator,
+				PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/name": ManagedBy}},
+			}},
+		},
+		{
+			Ports: []networkingv1.NetworkPolicyPort{port(MetricsPort)},
+			From: []networkingv1.NetworkPolicyPeer{{
+				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{v1alpha1.LabelScraper: "true"}},
+			}},
+		},
+	}
 	if !n.IsPartial() {
 		rules = append(rules, networkingv1.NetworkPolicyIngressRule{
 			Ports: []networkingv1.NetworkPolicyPort{port(ProtocolPort)},

@@ -153,20 +153,8 @@ func TestPodTemplateRefused(t *testing.T) {
 }
 
 func TestConfigHash(t *testing.T) {
-	admin := map[string][]byte{"token": []byte("t"), "tls.crt": []byte("c"), "tls.key": []byte("k")}
-	base := ConfigHash("config", admin)
-	if again := ConfigHash("config", admin); again != base {
-		t.Errorf("%s and %s", base, again)
-	}
-	for name, other := range map[string]string{
-		"configuration": ConfigHash("other", admin),
-		"token":         ConfigHash("config", map[string][]byte{"token": []byte("x"), "tls.crt": []byte("c")}),
-		"certificate":   ConfigHash("config", map[string][]byte{"token": []byte("t"), "tls.crt": []byte("x")}),
-		"what is where": ConfigHash("config", map[string][]byte{"token": []byte("c"), "tls.crt": []byte("t")}),
-	} {
-		if other == base {
-			t.Errorf("another %s has the same hash", name)
-		}
+	if ConfigHash("config") != ConfigHash("config") || ConfigHash("config") == ConfigHash("other") || len(ConfigHash("")) != 16 {
+		t.Error("the hash does not tell configurations apart")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -20,6 +21,9 @@ const (
 	KeyToken = "token"
 	KeyCert  = "tls.crt"
 	KeyKey   = "tls.key"
+	// While a rotation is under way: what the node may still go by.
+	KeyPreviousToken = "previous-token"
+	KeyPreviousCert  = "previous-tls.crt"
 )
 
 // ServerName is the name every node's admin certificate carries. The operator
@@ -27,8 +31,17 @@ const (
 const ServerName = "koi-node-admin"
 
 const (
-	adminLife  = 20 * 365 * 24 * time.Hour
+	// adminLife is long beside adminPeriod: an operator may be away for most of a
+	// year and still reach the nodes when it is back.
+	adminLife = 365 * 24 * time.Hour
+	// adminPeriod is how long a token and certificate are used, give or take a
+	// tenth, so that nodes made together do not rotate together.
+	adminPeriod = 30 * 24 * time.Hour
+	// adminRenew is how long before its end a certificate is replaced in any case.
 	adminRenew = 30 * 24 * time.Hour
+	// backdated is how long before its making a certificate begins, for clocks
+	// that are behind.
+	backdated = time.Hour
 )
 
 // ErrAdmin is wrapped by errors of CheckAdmin.
@@ -54,7 +67,7 @@ func NewAdmin(now time.Time) (map[string][]byte, error) {
 		Subject:               pkix.Name{CommonName: ServerName},
 		DNSNames:              []string{ServerName, "localhost"},
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		NotBefore:             now.Add(-time.Hour),
+		NotBefore:             now.Add(-backdated),
 		NotAfter:              now.Add(adminLife),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -75,27 +88,30 @@ func NewAdmin(now time.Time) (map[string][]byte, error) {
 	}, nil
 }
 
-// CheckAdmin tells whether an admin Secret can still be used: complete, and its
-// certificate good for another month. The error wraps ErrAdmin.
-func CheckAdmin(data map[string][]byte, now time.Time) error {
+// CheckAdmin tells whether an admin Secret can be used, its certificate's end
+// aside. The error wraps ErrAdmin.
+func CheckAdmin(data map[string][]byte) error {
+	_, err := adminCert(data)
+	return err
+}
+
+// adminCert is the certificate of an admin Secret that is complete.
+func adminCert(data map[string][]byte) (*x509.Certificate, error) {
 	for _, k := range []string{KeyToken, KeyCert, KeyKey} {
 		if len(data[k]) == 0 {
-			return fmt.Errorf("%w: key %q is missing", ErrAdmin, k)
+			return nil, fmt.Errorf("%w: key %q is missing", ErrAdmin, k)
 		}
 	}
-	block, _ := pem.Decode(data[KeyCert])
-	if block == nil {
-		return fmt.Errorf("%w: key %q is not PEM", ErrAdmin, KeyCert)
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+	cert, err := parseCert(data[KeyCert])
 	if err != nil {
-		return fmt.Errorf("%w: key %q: %w", ErrAdmin, KeyCert, err)
+		return nil, fmt.Errorf("%w: key %q: %w", ErrAdmin, KeyCert, err)
 	}
 	if err := cert.VerifyHostname(ServerName); err != nil {
-		return fmt.Errorf("%w: key %q: %w", ErrAdmin, KeyCert, err)
+		return nil, fmt.Errorf("%w: key %q: %w", ErrAdmin, KeyCert, err)
 	}
-	if now.Add(adminRenew).After(cert.NotAfter) {
-		return fmt.Errorf("%w: the certificate ends at %s", ErrAdmin, cert.NotAfter.Format(time.RFC3339))
+	if _, err := tls.X509KeyPair(data[KeyCert], data[KeyKey]); err != nil {
+		// Not the parser's words: they could carry bytes of the key.
+		return nil, fmt.Errorf("%w: key %q is not the key of the certificate", ErrAdmin, KeyKey)
 	}
-	return nil
+	return cert, nil
 }

@@ -101,7 +101,7 @@ func TestAdmin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckAdmin(data, now); err != nil {
+	if err := CheckAdmin(data); err != nil {
 		t.Error(err)
 	}
 	if len(data[KeyToken]) < 43 {
@@ -129,27 +129,17 @@ func TestAdmin(t *testing.T) {
 }
 
 func TestCheckAdminRefuses(t *testing.T) {
-	now := time.Now()
-	good, err := NewAdmin(now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	with := func(key string, value []byte) map[string][]byte {
-		out := map[string][]byte{KeyToken: good[KeyToken], KeyCert: good[KeyCert], KeyKey: good[KeyKey]}
-		out[key] = value
-		return out
-	}
-	for name, tt := range map[string]struct {
-		data map[string][]byte
-		now  time.Time
-	}{
-		"no token":       {with(KeyToken, nil), now},
-		"no key":         {with(KeyKey, nil), now},
-		"no certificate": {with(KeyCert, []byte("x")), now},
-		"no X.509":       {with(KeyCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})), now},
-		"nearly expired": {good, now.Add(adminLife - adminRenew + time.Hour)},
+	good, other := admin(t, start), admin(t, start)
+	for name, data := range map[string]map[string][]byte{
+		"nothing":        nil,
+		"no token":       with(good, KeyToken, nil),
+		"no key":         with(good, KeyKey, nil),
+		"another's key":  with(good, KeyKey, other[KeyKey]),
+		"no certificate": with(good, KeyCert, []byte("x")),
+		"no X.509":       with(good, KeyCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})),
+		"a key instead":  with(good, KeyCert, good[KeyKey]),
 	} {
-		if err := CheckAdmin(tt.data, tt.now); !errors.Is(err, ErrAdmin) {
+		if err := CheckAdmin(data); !errors.Is(err, ErrAdmin) || strings.Contains(err.Error(), string(good[KeyToken])) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

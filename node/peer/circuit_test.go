@@ -218,7 +218,9 @@ func TestCircuitRevived(t *testing.T) {
 }
 
 func TestCircuitRetryAfter(t *testing.T) {
-	for after, want := range map[time.Duration]time.Duration{0: 4, 3 * time.Second: 4, 20 * time.Second: 20, time.Hour: 30} {
+	for after, want := range map[time.Duration]time.Duration{
+		0: 4 * time.Second, 3 * time.Second: 4 * time.Second, 20 * time.Second: 20 * time.Second, time.Hour: 30 * time.Second,
+	} {
 		c := newCircuits(t)
 		for range 3 {
 			c.begin().end(dead, fmt.Errorf("%w: %w", errDown, &StatusError{Code: 503, RetryAfter: after, Body: make([]byte, maxErrorBytes)}))
@@ -226,7 +228,7 @@ func TestCircuitRetryAfter(t *testing.T) {
 		_, err := c.admit(context.Background(), place1, time.Minute)
 		var open *CircuitError
 		var status *StatusError
-		if !errors.As(err, &open) || open.Until.Sub(c.clock) != want*time.Second || !errors.As(err, &status) || status.Code != 503 {
+		if !errors.As(err, &open) || open.Until.Sub(c.clock) != want || !errors.As(err, &status) || status.Code != 503 {
 			t.Fatalf("Retry-After %s: %v", after, err)
 		}
 		if len(status.Body) > 0 {
@@ -520,7 +522,7 @@ func TestDeliveryProbes(t *testing.T) {
 	cl := localClient(t, ClientConfig{Circuits: c.Circuits})
 	dir.set(peerA, p.URL)
 	queue(t, s, store.Outbox, peerA, "1")
-	c.Circuits.RetryBase, c.Circuits.RetryCap = time.Hour, time.Hour
+	c.RetryBase, c.RetryCap = time.Hour, time.Hour
 	d, _ := start(t, DeliveryConfig{Store: s, Directory: dir, Client: cl, Circuits: c.Circuits})
 	eventually(t, "the circuit opens", func() bool { return !c.RetryAt(p.URL).IsZero() })
 	if err := d.Settle(context.Background()); err != nil {

@@ -21,7 +21,8 @@ const (
 	KeyToken = "token"
 	KeyCert  = "tls.crt"
 	KeyKey   = "tls.key"
-	// While a rotation is under way: what the node may still go by.
+	// KeyPreviousToken and KeyPreviousCert are there while a rotation is under way:
+	// what the node may still go by.
 	KeyPreviousToken = "previous-token"
 	KeyPreviousCert  = "previous-tls.crt"
 )

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -186,7 +187,7 @@ func (k *kubelet) settings(ctx context.Context, d *appsv1.Deployment) (settings,
 	if err := yaml.Unmarshal(s.files["config/config.yaml"], &c); err != nil {
 		return s, fmt.Errorf("the configuration of %s: %w", d.Name, err)
 	}
-	s.provides = append(c.ProvidesEvent, rid.NodeType, rid.EdgeType)
+	s.provides = slices.Concat(c.ProvidesEvent, []rid.Type{rid.NodeType, rid.EdgeType})
 	return s, nil
 }
 

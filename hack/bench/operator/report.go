@@ -82,5 +82,5 @@ func replace(file, text string) error {
 	if !ok || !ended {
 		return fmt.Errorf("%s lacks the marks %q and %q", file, strings.TrimSpace(beginMark), endMark)
 	}
-	return os.WriteFile(file, []byte(before+beginMark+"\n"+text+"\n"+endMark+after), 0o644) //nolint:gosec // a document
+	return os.WriteFile(file, []byte(before+beginMark+"\n"+text+"\n"+endMark+after), 0o644)
 }

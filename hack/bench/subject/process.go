@@ -132,7 +132,7 @@ func ClosedAddress() (string, error) { return freeAddress() }
 // DiskBytes returns the space that the files below a directory take.
 func DiskBytes(dir string) (int64, error) {
 	var sum int64
-	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}

@@ -21,16 +21,7 @@ func (t *tx) Bundle(r rid.RID) (store.Record, error) {
 	return t.recordOf(r, payload)
 }
 
-// record puts an entry of the index and its contents together.
-func (t *tx) record(r rid.RID, key, value []byte) (store.Record, error) {
-	payload, err := unseal(key, value)
-	if err != nil {
-		return store.Record{}, damagedBundle(r, err)
-	}
-	return t.recordOf(r, payload)
-}
-
-// recordOf is record of an entry that was unsealed.
+// recordOf puts an entry of the index, unsealed, and its contents together.
 func (t *tx) recordOf(r rid.RID, payload []byte) (store.Record, error) {
 	e, err := indexedOf(r, payload)
 	if err != nil {

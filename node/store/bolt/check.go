@@ -120,7 +120,7 @@ func (c *checker) run() error {
 }
 
 // context is that of the transaction; there is one in every view.
-func (c *checker) context() context.Context { return c.tx.ctx }
+func (c *checker) context() context.Context { return c.ctx }
 
 // past goes on behind damaged pages, which the structure's audit tells of, unless
 // the first fault ends the check.

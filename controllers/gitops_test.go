@@ -361,6 +361,7 @@ func TestReconcileRequest(t *testing.T) {
 	request(&v1alpha1.KoiEdge{}, "e", "1")
 	handled("KoiEdge", "e", "1")
 
+	w.settled()
 	t.Log("what no watch told of is found out")
 	silently := func(name string, f func(*fakeNode)) {
 		w.net.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/koi-net/koi-operator/api/v1alpha1"
@@ -147,7 +148,7 @@ func (w *world) life() lived {
 	w.node("a", v1alpha1.ReasonReady)
 	change(w, "e", &v1alpha1.KoiEdge{}, func(e *v1alpha1.KoiEdge) { e.Spec.EdgeType = v1alpha1.EdgePoll })
 	change(w, "b", &v1alpha1.KoiNode{}, func(n *v1alpha1.KoiNode) { n.Spec.Suspend = true })
-	w.node("b", v1alpha1.ReasonSuspended)
+	w.rest(state{"KoiNode", "b", v1alpha1.ReasonSuspended, status.CurrentStatus, v1alpha1.ConditionSuspended})
 	w.edge("e", v1alpha1.ReasonSuspended)
 	change(w, "b", &v1alpha1.KoiNode{}, func(n *v1alpha1.KoiNode) { n.Spec.Suspend = false })
 	if again := w.node("b", v1alpha1.ReasonReady).Status.RID; again != identity {
@@ -311,7 +312,7 @@ func TestCrashAfterEveryWrite(t *testing.T) {
 	}
 	t.Logf("a life takes %d writes", total)
 
-	step, granted := max(total/12, 1), 3
+	step, granted := max(total/24, 1), 2
 	if os.Getenv("KOI_LONG") != "" {
 		step, granted = 1, 1
 	}

@@ -80,6 +80,10 @@ func (d discovery) find(ctx context.Context, node *v1alpha1.KoiNode, self rid.RI
 	if !node.MirrorsEdges() {
 		return out, nil
 	}
+	declared, err := d.refs.EdgesOf(ctx, client.ObjectKeyFromObject(node), string(self))
+	if err != nil {
+		return nil, err
+	}
 	for pair, e := range s.Edges {
 		other := pair.Target
 		if other == self {
@@ -98,11 +102,7 @@ func (d discovery) find(ctx context.Context, node *v1alpha1.KoiNode, self rid.RI
 		case e.Refused, !mirror.Representable(e):
 			continue
 		}
-		edges, err := d.refs.Pair(ctx, pair.Source, pair.Target)
-		if err != nil {
-			return nil, err
-		}
-		if refs.Declared(edges, node, peer) {
+		if refs.Declared(declared, pair.Source, pair.Target, node, peer) {
 			continue
 		}
 		o := mirror.Discovered(node, e, func(r rid.RID) string {

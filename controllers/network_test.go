@@ -16,6 +16,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -59,7 +60,8 @@ type fakeNode struct {
 	policies map[pair]adminclient.Policy
 	left     int
 	starts   int
-	asked    int // how often for its status
+	of       types.UID // its Deployment
+	asked    int       // how often for its status
 	calls    []string
 	trouble  string             // hang, refuse or reset: what a call to the admin API meets
 	says     adminclient.Status // Checks and FirstContact, where set
@@ -200,7 +202,7 @@ func (n *network) run(ctx context.Context, d *appsv1.Deployment) bool {
 	old := n.names[d.Name]
 	n.mu.Unlock()
 	if old != nil && old.server != nil {
-		if old.hash == hash {
+		if old.hash == hash && old.of == d.UID {
 			return true
 		}
 		n.halt(old)
@@ -241,7 +243,7 @@ func (n *network) run(ctx context.Context, d *appsv1.Deployment) bool {
 		f.edges, f.policies, f.storeID, f.left, f.calls = old.edges, old.policies, old.storeID, old.left, old.calls
 		f.starts, f.trouble, f.says, f.answers = old.starts, old.trouble, old.says, old.answers
 	}
-	f.starts++
+	f.starts, f.of = f.starts+1, d.UID
 	f.server = httptest.NewUnstartedServer(n.handler(f, string(admin.Data["token"])))
 	f.server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	f.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)

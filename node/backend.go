@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/koi-net/koi-operator/node/admin"
 	"github.com/koi-net/koi-operator/node/admin/client"
@@ -44,7 +46,7 @@ func (b backend) Status(ctx context.Context) (client.Status, error) {
 		EdgeApproval: string(n.cfg.EdgeApproval),
 	}
 	st.Quarantined = n.processor.Quarantined()
-	st.Damaged = n.repairs.count()
+	st.Damaged, st.DamagedBundles = n.repairs.count(), n.repairs.list(client.MaxDamagedListed)
 	st.Ready = !slices.ContainsFunc(st.Checks, func(c client.Check) bool { return !c.OK })
 	for _, t := range n.cfg.Interests {
 		st.Interests = append(st.Interests, string(t))
@@ -482,8 +484,13 @@ func (b backend) Forget(ctx context.Context, r rid.RID) error {
 			return b.ForgetEdge(ctx, e.Profile.Source, e.Profile.Target)
 		}
 	}
-	if _, err := b.n.Bundle(ctx, r); err != nil && !errors.Is(err, store.ErrDamaged) {
-		return err
+	if _, err := b.n.Bundle(ctx, r); err != nil {
+		if done, forgetErr := b.n.forgetDamaged(ctx, r); done || forgetErr != nil {
+			return forgetErr
+		}
+		if !errors.Is(err, store.ErrDamaged) {
+			return err
+		}
 	}
 	return b.process(ctx, pipeline.Object{RID: r, EventType: protocol.Forget})
 }
@@ -491,6 +498,17 @@ func (b backend) Forget(ctx context.Context, r rid.RID) error {
 // Resync has every peer contacted anew.
 func (b backend) Resync(context.Context) error {
 	b.n.contact.Resync()
+	return nil
+}
+
+// Backup writes a copy of the store, as it is now.
+func (b backend) Backup(ctx context.Context, w io.Writer) error {
+	began := time.Now()
+	size, err := b.n.store.Backup(ctx, w)
+	if err != nil {
+		return fmt.Errorf("back up the store: %w", err)
+	}
+	b.n.log.Info("the store was backed up", "bytes", size, "took", time.Since(began))
 	return nil
 }
 

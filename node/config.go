@@ -102,6 +102,9 @@ type Config struct {
 	// ScrubInterval is how long it takes at least to read all bundles again, to see
 	// that they are whole; 0 leaves it out.
 	ScrubInterval time.Duration
+	// ScrubRate bounds that reading, in bytes a second; a round takes longer where
+	// it would need more.
+	ScrubRate int64
 	// QueueRows and QueueBytes bound what waits for one peer.
 	QueueRows  int
 	QueueBytes int64
@@ -163,6 +166,7 @@ func DefaultConfig() Config {
 		Workers:         64,
 		MaxInbox:        1_000_000,
 		ScrubInterval:   scrub.DefaultInterval,
+		ScrubRate:       scrub.DefaultRate,
 		QueueRows:       100_000,
 		QueueBytes:      256 << 20,
 		QueueMaxAge:     7 * 24 * time.Hour,

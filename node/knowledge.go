@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/koi-net/koi-operator/node/admin/client"
 	"github.com/koi-net/koi-operator/node/handlers"
 	"github.com/koi-net/koi-operator/node/pipeline"
 	"github.com/koi-net/koi-operator/node/protocol"
@@ -106,13 +107,33 @@ func (n *Node) Forget(ctx context.Context, r rid.RID) error {
 	switch {
 	case err != nil:
 	case out[0].Stopped == handlers.ReasonUnknownForgotten:
-		err = ErrNotFound
+		var done bool
+		if done, err = n.forgetDamaged(ctx, r); done {
+			return nil
+		}
+		if err == nil {
+			err = ErrNotFound
+		}
 	case out[0].Stopped != "":
 		err = pipeline.Stop(out[0].Stopped)
 	default:
 		return nil
 	}
 	return fmt.Errorf("forget %s: %w", r, err)
+}
+
+// forgetDamaged forgets a bundle that cannot be read, and tells its subscribers.
+// It reports whether there was one. Nodes and edges come back by themselves.
+func (n *Node) forgetDamaged(ctx context.Context, r rid.RID) (bool, error) {
+	if t := r.Type(); t == rid.NodeType || t == rid.EdgeType {
+		return false, nil
+	}
+	done, err := n.repairs.forget(ctx, r)
+	if err != nil || !done {
+		return false, err
+	}
+	n.feed.Publish(client.Change{Kind: client.ChangeBundle, Event: protocol.Forget, RID: r})
+	return true, n.Push(ctx, protocol.Event{RID: r, EventType: protocol.Forget}, n.graph.Subscribers(r.Type())...)
 }
 
 // Bundle reads the cache: the bundle of r, or an error that wraps
@@ -221,8 +242,12 @@ func (n *Node) quietly(ctx context.Context, objects []pipeline.Object) error {
 	}
 	errs := make([]error, 0, len(out))
 	for i, o := range out {
-		if o.Err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", objects[i].RID, o.Err))
+		err := o.Err
+		if o.Stopped == handlers.ReasonUnknownForgotten && n.repairs.isBad(objects[i].RID) {
+			_, err = n.repairs.forget(ctx, objects[i].RID)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", objects[i].RID, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -150,6 +150,10 @@ func (n *Node) open() error {
 	if err != nil {
 		return err
 	}
+	if size, err := st.Size(); err == nil && n.cfg.MaxStoreSize > 0 && size > n.cfg.MaxStoreSize {
+		n.log.Warn("the store's file is larger than --store-max-size: it is read and deleted from, and takes additions as far as what it holds is within the bound; raise the bound, or stop the node and run koi-node compact",
+			"bytes", size, "bound", n.cfg.MaxStoreSize)
+	}
 	n.room, err = watchRoom(st, n.log, n.metrics)
 	if err != nil {
 		return errors.Join(err, st.Close())
@@ -183,7 +187,8 @@ func (n *Node) build() (err error) {
 	}
 	if n.cfg.ScrubInterval > 0 {
 		n.scrubber, err = scrub.New(scrub.Config{
-			Store: n.store, Report: n.repairs.found, Interval: n.cfg.ScrubInterval, Now: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
+			Store: n.store, Self: self, Report: func(ctx context.Context, f scrub.Fault) { n.repairs.found(ctx, f) },
+			Interval: n.cfg.ScrubInterval, Rate: n.cfg.ScrubRate, Now: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
 		})
 		if err != nil {
 			return err
@@ -398,6 +403,10 @@ func (n *Node) run(ctx context.Context) error {
 	defer stopServing()
 	servers, serveCtx := errgroup.WithContext(serveCtx)
 	err = n.publishSelf(serveCtx)
+	republish := errors.Is(err, store.ErrFull)
+	if republish {
+		err = n.presentFormer(serveCtx, err)
+	}
 	if err == nil {
 		work.Go(func() error { return n.delivery.Run(workCtx) })
 		work.Go(func() error { return n.polls.Run(workCtx) })
@@ -405,6 +414,9 @@ func (n *Node) run(ctx context.Context) error {
 		work.Go(func() error { return n.contact.Run(actCtx) })
 		work.Go(func() error { return n.room.Run(actCtx) })
 		work.Go(func() error { return n.repairs.Run(actCtx) })
+		if republish {
+			work.Go(func() error { return n.publishLater(actCtx) })
+		}
 		if n.scrubber != nil {
 			work.Go(func() error { return n.scrubber.Run(actCtx) })
 		}
@@ -468,7 +480,7 @@ func ignoreCanceled(err error) error {
 // publishSelf brings the own bundle up to date; a changed profile goes to the
 // neighbours as an UPDATE.
 func (n *Node) publishSelf(ctx context.Context) error {
-	out, err := n.processor.Do(ctx, pipeline.Object{RID: n.identity.RID, Contents: n.Profile().Contents()})
+	out, err := n.doUnlessFull(ctx, pipeline.Object{RID: n.identity.RID, Contents: n.Profile().Contents()})
 	if err == nil {
 		err = out[0].Err
 	}
@@ -482,6 +494,68 @@ func (n *Node) publishSelf(ctx context.Context) error {
 	n.setIntroduction(b)
 	n.cached.Store(true)
 	return nil
+}
+
+// doUnlessFull is the processor's Do, but what waits in the inbox for room in the
+// store is not waited for.
+func (n *Node) doUnlessFull(ctx context.Context, o pipeline.Object) ([]pipeline.Outcome, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel(nil)
+	watch.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			if err := n.processor.StoreFailure(); errors.Is(err, store.ErrFull) {
+				cancel(err)
+			}
+		}
+	})
+	out, err := n.processor.Do(ctx, o)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, store.ErrFull) {
+		err = cause
+	}
+	return out, err
+}
+
+// presentFormer has a node whose store has no room for its changed profile run on
+// with the former one: to serve, and to make room, it has to run. why is returned
+// where there is none.
+func (n *Node) presentFormer(ctx context.Context, why error) error {
+	b, err := n.Bundle(ctx, n.identity.RID)
+	if err != nil {
+		return why
+	}
+	n.log.Error("the store has no room for the changed profile: the former one is given out until there is", "error", why)
+	n.setIntroduction(b)
+	n.cached.Store(true)
+	return nil
+}
+
+// publishLater brings the own bundle up to date as soon as there is room for it,
+// unless ctx ends before.
+func (n *Node) publishLater(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(probeInterval):
+		}
+		err := n.publishSelf(ctx)
+		switch {
+		case err == nil:
+			n.log.Info("the changed profile is given out")
+			return nil
+		case ctx.Err() != nil:
+			return nil
+		case !errors.Is(err, store.ErrFull):
+			return err
+		}
+	}
 }
 
 // setProfile makes up the own profile.

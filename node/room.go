@@ -90,7 +90,8 @@ func (r *room) Run(ctx context.Context) error {
 func (r *room) probe(ctx context.Context) bool {
 	err := r.Store.Update(ctx, func(w store.Writer) error { return w.PutValue(probeKey, make([]byte, probeBytes)) })
 	if err == nil {
-		err = r.Store.Update(ctx, func(w store.Writer) error { return w.PutValue(probeKey, nil) })
+		// Nothing of it is to be left, whoever stops meanwhile.
+		err = r.Store.Update(context.WithoutCancel(ctx), func(w store.Writer) error { return w.PutValue(probeKey, nil) })
 	}
 	if ctx.Err() != nil {
 		return true

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,6 +120,118 @@ func fetchAll(t *testing.T, n *nodetest.Member) ([]rid.RID, error) {
 
 func TestStoreAtItsBound(t *testing.T) {
 	fillUp(t, nodetest.NewFleet(t).Start("full", func(c *node.Config) { c.MaxStoreSize = 12 << 20 }))
+}
+
+// filled takes a node until its store is full, and returns what it has accepted.
+func filled(t *testing.T, n *nodetest.Member) (taken []rid.RID) {
+	t.Helper()
+	for from := 0; from < 5000; from += 4 {
+		body, rids := large(t, from, 4)
+		status, text := call(t, http.MethodPost, n.URL()+"/events/broadcast", body)
+		if status == http.StatusInsufficientStorage {
+			return taken
+		}
+		if status != http.StatusOK {
+			t.Fatal(status, text)
+		}
+		taken = append(taken, rids...)
+	}
+	t.Fatal("it is never full")
+	return nil
+}
+
+// A bound below what is there already, and settings that change the node's profile,
+// keep no node from starting: it serves, deletes, and catches up when there is room.
+func TestStartBeyondTheBound(t *testing.T) {
+	f := nodetest.NewFleet(t)
+	n := f.Start("full", func(c *node.Config) { c.MaxStoreSize = 16 << 20 })
+	taken := filled(t, n)
+	log := new(syncBuffer)
+	n = n.Restart(node.WithProvides(noteType), func(c *node.Config) {
+		c.MaxStoreSize, c.Logger = 8<<20, slog.New(slog.NewTextHandler(log, nil))
+	})
+	for _, want := range []string{"--store-max-size", "koi-node compact", "changed profile"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, log)
+		}
+	}
+	if ans, err := fetchAll(t, n); err != nil || len(ans) != len(taken) {
+		t.Fatalf("%d bundles are served, %d were accepted, %v", len(ans), len(taken), err)
+	}
+	body, _ := large(t, 10_000, 1)
+	if status, text := call(t, http.MethodPost, n.URL()+"/events/broadcast", body); status != http.StatusInsufficientStorage {
+		t.Errorf("an addition is answered %d %s", status, text)
+	}
+	var rows [][]byte
+	for _, r := range taken[:len(taken)*3/4] {
+		rows = append(rows, protocol.AppendEvent(nil, protocol.Event{RID: r, EventType: protocol.Forget}))
+	}
+	if status, text := call(t, http.MethodPost, n.URL()+"/events/broadcast", protocol.EncodeBroadcast(rows)); status != http.StatusOK {
+		t.Fatalf("it forgets nothing: %d %s", status, text)
+	}
+	nodetest.Eventually(t, "it gives out its new profile", func() (bool, string) {
+		b, err := n.Bundle(t.Context(), n.RID())
+		return err == nil && strings.Contains(string(b.Contents), string(noteType)), fmt.Sprint(string(b.Contents), err)
+	})
+	if status, text := call(t, http.MethodPost, n.URL()+"/events/broadcast", body); status != http.StatusOK {
+		t.Errorf("there is room, and an addition is answered %d %s", status, text)
+	}
+}
+
+// syncBuffer takes a log.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// What waits for peers leaves a full store, pushed and polled: that takes away.
+func TestFullStoreDelivers(t *testing.T) {
+	f := nodetest.NewFleet(t)
+	n := f.Start("full", node.WithProvides(noteType), func(c *node.Config) { c.MaxStoreSize = 16 << 20 })
+	pushed := f.Start("pushed", node.WithInterests(noteType), node.WithFirstContact(n.URL()))
+	polling := f.Start("polling", node.AsPartial(), node.WithInterests(noteType), node.WithFirstContact(n.URL()))
+	for _, m := range []*nodetest.Member{pushed, polling} {
+		n.WaitEdge(n.RID(), m.RID(), protocol.Approved)
+		m.WaitEdge(n.RID(), m.RID(), protocol.Approved)
+		m.Stop()
+	}
+	taken := filled(t, n)
+	waiting := func() (rows int) {
+		st, err := n.Admin.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range st.Queues {
+			rows += q.Rows
+		}
+		return rows
+	}
+	if rows := waiting(); rows < 2*len(taken) {
+		t.Fatalf("%d events wait, want each of %d twice", rows, len(taken))
+	}
+	pushed, polling = pushed.Restart(), polling.Restart()
+	for _, m := range []*nodetest.Member{pushed, polling} {
+		nodetest.Eventually(t, m.Name+" has it all", func() (bool, string) {
+			all, err := m.Admin.RIDs(t.Context(), []rid.Type{noteType}, "", 0)
+			return err == nil && len(all.RIDs) == len(taken), fmt.Sprint(len(all.RIDs), err)
+		})
+	}
+	nodetest.Eventually(t, "nothing waits any more", func() (bool, string) {
+		rows := waiting()
+		return rows == 0, fmt.Sprint(rows)
+	})
 }
 
 func TestVolumeFull(t *testing.T) {

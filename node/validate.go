@@ -58,7 +58,7 @@ func (c *Config) Validate() error {
 		{"--poll-interval", int64(c.PollInterval)}, {"--check-interval", int64(c.CheckInterval)},
 		{"--retry-cap", int64(c.RetryCap)}, {"--request-timeout", int64(c.RequestTimeout)},
 		{"--shutdown-timeout", int64(c.ShutdownTimeout)}, {"--workers", int64(c.Workers)},
-		{"--max-inbox", int64(c.MaxInbox)}, {"--queue-rows", int64(c.QueueRows)}, {"--queue-bytes", c.QueueBytes},
+		{"--max-inbox", int64(c.MaxInbox)}, {"--scrub-rate", c.ScrubRate}, {"--queue-rows", int64(c.QueueRows)}, {"--queue-bytes", c.QueueBytes},
 		{"--queue-max-age", int64(c.QueueMaxAge)}, {"--peer-concurrency", int64(c.PeerConcurrency)},
 		{"--max-body-bytes", c.Limits.BodyBytes}, {"--max-events", int64(c.Limits.Events)}, {"--max-json-depth", int64(c.Limits.Depth)},
 		{"--max-contents-bytes", int64(c.Limits.ContentsBytes)}, {"--max-rids", int64(c.Limits.RIDs)},

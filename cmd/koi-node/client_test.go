@@ -42,6 +42,9 @@ func (*fakeNode) Status(context.Context) (client.Status, error) {
 		Version: "v1.2.3", RID: sensor, NodeType: protocol.Full, BaseURL: "http://sensor:8000/koi-net", StoreID: "4711", Started: noon,
 		Checks: []client.Check{{Name: "store", OK: true}, {Name: "listener", Message: "not bound: address in use"}},
 		Edges:  client.EdgeCounts{Approved: 1, Proposed: 2}, EdgeApproval: "Manual", Coordinator: true, Bundles: 12, Inbox: 3, StoreBytes: 3 << 20,
+		Damaged: 22, DamagedBundles: []client.DamagedBundle{
+			{RID: note, Reason: "damaged", Found: noon, Own: true}, {RID: "orn:example.note:\x1b2", Reason: "hash-mismatch", Found: noon, Source: string(reader)},
+		},
 		FirstContact: &client.FirstContact{URL: "http://coordinator/koi-net", Message: "connection refused"},
 		Queues:       []client.QueueStatus{{Peer: reader, Kind: "poll", Rows: 7, Bytes: 2048, ResyncNeeded: true}, {Peer: rogue, Kind: "outbox", Rows: 1, Bytes: 12, LastError: "EOF"}},
 	}, nil

@@ -137,10 +137,10 @@ func (a *app) password(plan transfer.Plan, file string) (password []byte, from s
 	return password, path, err
 }
 
-// endTransfer gives an error of import or export its exit code.
+// endTransfer gives an error of a command that reads or writes stores its exit code.
 func endTransfer(err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.As(err, new(*exitError)) {
+		return err
 	}
 	code := endingOf(err).code
 	switch {
@@ -150,6 +150,8 @@ func endTransfer(err error) error {
 		code = exitIdentityMismatch
 	case errors.Is(err, transfer.ErrSource):
 		code = exitBadConfig
+	case errors.Is(err, client.ErrStoreDamaged):
+		code = exitStoreDamaged
 	}
 	return &exitError{code, err}
 }

@@ -71,7 +71,8 @@ func (a *app) root() *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(a.runCommand(), a.versionCommand(), a.importCommand(), a.exportCommand())
+	root.AddCommand(a.runCommand(), a.versionCommand(), a.importCommand(), a.exportCommand(),
+		a.backupCommand(), a.restoreCommand(), a.verifyCommand(), a.compactCommand())
 	for _, cmd := range a.clientCommands() {
 		a.admin.register(cmd.PersistentFlags(), a.env)
 		root.AddCommand(cmd)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -64,7 +65,28 @@ func (a *app) serve(ctx context.Context, s *settings) error {
 		return err
 	}
 	cfg.Logger.Debug("node made", "rid", n.RID(), "version", a.version)
-	return n.Run(ctx)
+	return runBounded(ctx, n, cfg.ShutdownTimeout+stopGrace)
+}
+
+// stopGrace is what a node has, beyond its drain, to close its files.
+const stopGrace = 5 * time.Second
+
+// runBounded runs a node, and waits for its end no longer than bound once it was
+// told to stop: what hangs then, a disk or a handler, must not hold the process.
+func runBounded(ctx context.Context, n daemon, bound time.Duration) error {
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(bound):
+		return fmt.Errorf("the node did not stop within %s and was left as it was; what it accepted is on disk and goes on at the next start", bound)
+	}
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -281,6 +282,35 @@ func TestRunStopsInPeace(t *testing.T) {
 		t.Errorf("log %q", b.String())
 	}
 	s.logger(io.Discard)
+}
+
+// hangingDaemon is a node that does not stop before it is released.
+type hangingDaemon struct {
+	fakeDaemon
+	release chan struct{}
+}
+
+func (d hangingDaemon) Run(context.Context) error {
+	<-d.release
+	return nil
+}
+
+// What hangs does not hold the process beyond its time.
+func TestRunEndsThoughTheNodeHangs(t *testing.T) {
+	hangs := hangingDaemon{release: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := runBounded(ctx, hangs, 10*time.Millisecond); err == nil || !strings.Contains(err.Error(), "did not stop within 10ms") {
+		t.Errorf("%v", err)
+	}
+	close(hangs.release)
+	if err := runBounded(ctx, hangs, time.Minute); err != nil {
+		t.Errorf("a node that stops in time: %v", err)
+	}
+	failed := errors.New("failed")
+	if err := runBounded(t.Context(), fakeDaemon{failed}, 0); !errors.Is(err, failed) {
+		t.Errorf("a node that fails: %v", err)
+	}
 }
 
 func FuzzApplyYAML(f *testing.F) {

@@ -75,6 +75,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.IntVar(&c.MaxInbox, "max-inbox", c.MaxInbox, "accepted events that may wait")
 	f.Var(size[int64]{&c.MaxStoreSize}, "store-max-size", "size of the store's file; 0: as far as its volume has room")
 	f.DurationVar(&c.ScrubInterval, "scrub-interval", c.ScrubInterval, "time in which all bundles are read again to see that they are whole; 0: never")
+	f.Var(size[int64]{&c.ScrubRate}, "scrub-rate", "bytes a second read for that, at most")
 	f.IntVar(&c.QueueRows, "queue-rows", c.QueueRows, "events that may wait for one peer")
 	f.Var(size[int64]{&c.QueueBytes}, "queue-bytes", "bytes that may wait for one peer")
 	f.DurationVar(&c.QueueMaxAge, "queue-max-age", c.QueueMaxAge, "end of a poll queue nobody polls")

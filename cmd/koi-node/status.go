@@ -46,11 +46,47 @@ func printStatus(p printer, st client.Status) error {
 		[]string{"Approval", st.EdgeApproval},
 		[]string{"Bundles", fmt.Sprintf("%d, %d events waiting", st.Bundles, st.Inbox)},
 		[]string{"Store", fmt.Sprintf("%s, %s", st.StoreID, bytesText(st.StoreBytes))},
+	)
+	if st.Damaged > 0 {
+		rows = append(rows, []string{"Damaged", fmt.Sprintf("%d bundles, not served", st.Damaged)})
+	}
+	rows = append(rows,
 		[]string{"Started", st.Started.UTC().Format(time.RFC3339)},
 		[]string{"Version", st.Version},
 	)
-	if err := p.table(nil, rows); err != nil || len(st.Queues) == 0 {
+	if err := p.table(nil, rows); err != nil {
 		return err
+	}
+	if err := printDamaged(p, st); err != nil {
+		return err
+	}
+	return printQueues(p, st)
+}
+
+func printDamaged(p printer, st client.Status) error {
+	if len(st.DamagedBundles) == 0 {
+		return nil
+	}
+	rows := make([][]string, 0, len(st.DamagedBundles)+1)
+	for _, d := range st.DamagedBundles {
+		note := "it is fetched again"
+		if d.Own {
+			note = "put it again, or forget it"
+		}
+		rows = append(rows, []string{string(d.RID), d.Reason, d.Found.UTC().Format(time.RFC3339), note})
+	}
+	if more := st.Damaged - len(st.DamagedBundles); more > 0 {
+		rows = append(rows, []string{fmt.Sprintf("and %d more", more), "", "", ""})
+	}
+	if err := p.linef(""); err != nil {
+		return err
+	}
+	return p.table([]string{"DAMAGED", "REASON", "FOUND", "NOTE"}, rows)
+}
+
+func printQueues(p printer, st client.Status) error {
+	if len(st.Queues) == 0 {
+		return nil
 	}
 	queues := make([][]string, 0, len(st.Queues))
 	for _, q := range st.Queues {

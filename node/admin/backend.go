@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/koi-net/koi-operator/node/admin/client"
 	"github.com/koi-net/koi-operator/node/protocol"
@@ -11,7 +12,8 @@ import (
 )
 
 // Errors a Backend wraps to choose the answer's status. store.ErrNotFound is
-// answered 404, store.ErrFull 507, store.ErrClosed 503; others 500.
+// answered 404, store.ErrFull 507, store.ErrClosed 503; others, store.ErrDamaged
+// with a code of its own among them, 500.
 var (
 	// ErrInvalid: the request cannot be meant; 400.
 	ErrInvalid = errors.New("invalid request")
@@ -77,4 +79,6 @@ type Backend interface {
 	// Leave announces FORGET of the node to all neighbours, best effort and
 	// within ctx; it is the last call before a node is deleted.
 	Leave(ctx context.Context) error
+	// Backup writes a copy of the node's store to w, as store.Store's Backup does.
+	Backup(ctx context.Context, w io.Writer) error
 }

@@ -1,6 +1,6 @@
 // Package admin serves the control API of one node: its status, the nodes and
-// edges it knows, standing decisions on edges, its bundles, and a watch of
-// changes. Peers never reach it; it has a listener of its own.
+// edges it knows, standing decisions on edges, its bundles, backups of its store,
+// and a watch of changes. Peers never reach it; it has a listener of its own.
 //
 // It owns HTTP, authorization and the change Feed; what the calls do is behind
 // Backend. The JSON types live in admin/client, which only grows. It imports

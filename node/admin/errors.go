@@ -39,6 +39,8 @@ func classify(err error) (status int, code string) {
 	case errors.Is(err, ErrUnavailable), errors.Is(err, store.ErrClosed),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return http.StatusServiceUnavailable, client.CodeUnavailable
+	case errors.Is(err, store.ErrDamaged):
+		return http.StatusInternalServerError, client.CodeStoreDamaged
 	}
 	return http.StatusInternalServerError, client.CodeInternal
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"slices"
 	"sync"
@@ -32,6 +33,7 @@ type fakeBackend struct {
 	err     error                               // returned by every call
 	putErr  func(items []client.PutItem) error  // returned by Put
 	block   func(ctx context.Context, n string) // called at the start of every call
+	backup  func(ctx context.Context, w io.Writer) error
 }
 
 func newFake() *fakeBackend {
@@ -179,6 +181,13 @@ func (f *fakeBackend) Forget(ctx context.Context, r rid.RID) error {
 
 func (f *fakeBackend) Resync(ctx context.Context) error { return f.call(ctx, "resync") }
 func (f *fakeBackend) Leave(ctx context.Context) error  { return f.call(ctx, "leave") }
+
+func (f *fakeBackend) Backup(ctx context.Context, w io.Writer) error {
+	if err := f.call(ctx, "backup"); err != nil {
+		return err
+	}
+	return f.backup(ctx, w)
+}
 
 // fixture is a served API and a client for it.
 type fixture struct {

@@ -35,6 +35,7 @@ type Feed struct {
 	last    uint64        // sequence number of the latest change, 0 before the first
 	changed chan struct{} // closed and replaced by Publish
 	closed  bool
+	done    chan struct{} // closed by Close
 }
 
 // NewFeed makes a Feed for the store of the given ID that keeps capacity
@@ -53,6 +54,7 @@ func NewFeed(storeID string, capacity int, clock func() time.Time) *Feed {
 		clock:   clock,
 		ring:    make([]client.Change, capacity),
 		changed: make(chan struct{}),
+		done:    make(chan struct{}),
 	}
 }
 
@@ -70,14 +72,15 @@ func (f *Feed) Publish(c client.Change) {
 	f.changed = make(chan struct{})
 }
 
-// Close ends all subscriptions, present and future. Call it before an
-// http.Server's Shutdown, which otherwise waits for the watchers.
+// Close ends all subscriptions, present and future, and a backup that is being
+// sent. Call it before an http.Server's Shutdown, which otherwise waits for them.
 func (f *Feed) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.closed {
 		f.closed = true
 		close(f.changed)
+		close(f.done)
 	}
 }
 

@@ -27,8 +27,10 @@ type Limits struct {
 	// Heartbeat is the longest silence of a watch; default 15 s.
 	Heartbeat time.Duration
 	// LineTimeout is how long a client may take to read or send one line of a
-	// stream; default 30 s.
+	// stream, or to read 256 KiB of a backup; default 30 s.
 	LineTimeout time.Duration
+	// BackupTime is how long one backup may take; default 6 h.
+	BackupTime time.Duration
 	// BatchItems and BatchBytes bound what one Backend.Put gets of a stream;
 	// default 500 items or 4 MiB of contents, whichever comes first. A single
 	// item may be larger.
@@ -46,6 +48,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.LineTimeout <= 0 {
 		l.LineTimeout = 30 * time.Second
+	}
+	if l.BackupTime <= 0 {
+		l.BackupTime = 6 * time.Hour
 	}
 	def := protocol.DefaultLimits()
 	orInt(&l.Protocol.BodyBytes, def.BodyBytes)
@@ -82,6 +87,7 @@ type server struct {
 	limits   Limits
 	calls    chan struct{}
 	watchers chan struct{}
+	backups  chan struct{}
 }
 
 // New returns the handler of the admin listener: the API below
@@ -94,6 +100,7 @@ func New(cfg Config) http.Handler {
 	}
 	s.calls = make(chan struct{}, s.limits.Calls)
 	s.watchers = make(chan struct{}, s.limits.Watchers)
+	s.backups = make(chan struct{}, 1)
 
 	r := chi.NewRouter()
 	r.Use(routeEscaped)
@@ -107,6 +114,7 @@ func New(cfg Config) http.Handler {
 	r.Route(client.BasePath, func(r chi.Router) {
 		r.Use(s.authorize)
 		r.With(s.admit(s.watchers, "watches")).Get("/watch", s.watch)
+		r.Get("/backup", s.backup)
 		r.Group(func(r chi.Router) {
 			r.Use(s.admit(s.calls, "calls"))
 			r.Get("/status", s.status)

@@ -40,6 +40,11 @@ const DefaultCircuitFailures = 3
 // circuitMemory is how long a circuit is remembered that nobody asks for.
 const circuitMemory = time.Hour
 
+// circuitTurn is how long after the end of a back-off the path of the last probe
+// leaves the next one to others that were refused meanwhile. They ask about once a
+// second.
+const circuitTurn = 2 * time.Second
+
 // CircuitsConfig says when circuits open, and for how long.
 type CircuitsConfig struct {
 	// Failures in a row open a circuit (default DefaultCircuitFailures).
@@ -69,6 +74,9 @@ type CircuitsConfig struct {
 //     shows that the peer is alive, and closes the circuit.
 //   - A call that its caller gave up, or that was not made (a forbidden address),
 //     counts for nothing.
+//   - Probes go round: where calls to another path were refused since one to a path
+//     failed, the next probe is theirs if they come within circuitTurn. A peer that
+//     answers polls but hangs at broadcasts is polled.
 //   - What fails besides the probe while the circuit is open does not lengthen the
 //     back-off, and what succeeds closes the circuit.
 //   - Calls of a context of Insist are always made.
@@ -94,19 +102,23 @@ type circuit struct {
 	until    time.Time // of the back-off, while open
 	probe    *call     // the call that was let through
 	probed   time.Time // when that ends at the latest
+	path     string    // of the last probe
+	others   bool      // calls to other paths were refused since that began
 	failed   time.Time // when the last failure was
 	used     time.Time // when it was last asked for
 	last     error
 }
 
-// retryAt is when the next call may be let through at the latest; zero where the
-// circuit is closed.
-func (c *circuit) retryAt() time.Time {
+// retryAt is when the next call to path may be let through at the latest; zero where
+// the circuit is closed.
+func (c *circuit) retryAt(path string) time.Time {
 	switch {
 	case c == nil || !c.open:
 		return time.Time{}
 	case c.probe != nil:
 		return c.probed
+	case c.others && c.path == path:
+		return c.until.Add(circuitTurn)
 	}
 	return c.until
 }
@@ -145,12 +157,12 @@ func Insist(ctx context.Context) context.Context { return context.WithValue(ctx,
 // circuitKey makes one of the ways to write a base URL.
 func circuitKey(url string) string { return strings.TrimRight(url, "/") }
 
-// RetryAt returns when a call to url is let through again at the latest; the zero
-// time where calls are made.
-func (s *Circuits) RetryAt(url string) time.Time {
+// RetryAt returns when a call to a path of url is let through again at the latest;
+// the zero time where calls are made.
+func (s *Circuits) RetryAt(url, path string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.peers.get(circuitKey(url)).retryAt()
+	return s.peers.get(circuitKey(url)).retryAt(path)
 }
 
 // Revive lets a call to url through at once, as a probe, because the peer has shown
@@ -171,6 +183,9 @@ func (s *Circuits) advance(url string, after time.Duration) {
 	if e != nil && e.open && e.probe == nil {
 		if at := e.failed.Add(after); at.Before(e.until) {
 			e.until, sooner = at, true
+		}
+		if after == 0 && e.others {
+			e.others, sooner = false, true
 		}
 	}
 	s.mu.Unlock()
@@ -202,9 +217,9 @@ type call struct {
 	key string
 }
 
-// admit lets a call to url through, which will end within the given time, or
-// returns a *CircuitError.
-func (s *Circuits) admit(ctx context.Context, url string, within time.Duration) (*call, error) {
+// admit lets a call to a path of url through, which will end within the given time,
+// or returns a *CircuitError.
+func (s *Circuits) admit(ctx context.Context, url, path string, within time.Duration) (*call, error) {
 	k := &call{s: s, key: circuitKey(url)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,10 +232,11 @@ func (s *Circuits) admit(ctx context.Context, url string, within time.Duration) 
 	if !e.open || ctx.Value(insisted{}) != nil {
 		return k, nil
 	}
-	if e.probe != nil || now.Before(e.until) {
-		return nil, &CircuitError{Failures: e.failures, Until: e.retryAt(), Last: e.last}
+	if at := e.retryAt(path); e.probe != nil || now.Before(at) {
+		e.others = e.others || e.path != "" && e.path != path
+		return nil, &CircuitError{Failures: e.failures, Until: at, Last: e.last}
 	}
-	e.probe, e.probed = k, now.Add(within)
+	e.probe, e.probed, e.path, e.others = k, now.Add(within), path, false
 	s.metrics.transitions.WithLabelValues("half_open").Inc()
 	return k, nil
 }

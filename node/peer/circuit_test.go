@@ -46,10 +46,13 @@ func newCircuits(t *testing.T) *circuits {
 
 const place1 = "http://a.example/koi-net"
 
+// Paths of calls.
+const pathA, pathB = pathBroadcast, "/events/poll"
+
 // begin makes a call, which has to be let through.
 func (c *circuits) begin() *call {
 	c.t.Helper()
-	k, err := c.admit(context.Background(), place1, time.Minute)
+	k, err := c.admit(context.Background(), place1, pathA, time.Minute)
 	if err != nil {
 		c.t.Fatalf("not let through: %v", err)
 	}
@@ -59,7 +62,7 @@ func (c *circuits) begin() *call {
 // refused makes a call, which must not be let through, and returns until when.
 func (c *circuits) refused() time.Duration {
 	c.t.Helper()
-	_, err := c.admit(context.Background(), place1, time.Minute)
+	_, err := c.admit(context.Background(), place1, pathA, time.Minute)
 	var open *CircuitError
 	if !errors.As(err, &open) || !errors.Is(err, ErrCircuitOpen) || !errors.Is(err, errDown) {
 		c.t.Fatalf("let through, or for another reason not: %v", err)
@@ -161,13 +164,13 @@ koi_peer_circuit_transitions_total{to="open"} 6
 func TestCircuitOfOthers(t *testing.T) {
 	c := newCircuits(t)
 	c.fails(3)
-	if _, err := c.admit(context.Background(), place1+"//", time.Minute); err == nil {
+	if _, err := c.admit(context.Background(), place1+"//", pathA, time.Minute); err == nil {
 		t.Error("a slash at the end makes another peer")
 	}
-	if _, err := c.admit(context.Background(), "http://b.example/koi-net", time.Minute); err != nil {
+	if _, err := c.admit(context.Background(), "http://b.example/koi-net", pathA, time.Minute); err != nil {
 		t.Errorf("another peer: %v", err)
 	}
-	if at := c.RetryAt("http://b.example/koi-net"); !at.IsZero() {
+	if at := c.RetryAt("http://b.example/koi-net", pathA); !at.IsZero() {
 		t.Errorf("another peer: %s", at)
 	}
 }
@@ -178,14 +181,14 @@ func TestCircuitInsist(t *testing.T) {
 	c.fails(3)
 	insist := Insist(context.Background())
 	for _, l := range []life{dead, unknown, dead} {
-		k, err := c.admit(insist, place1, time.Minute)
+		k, err := c.admit(insist, place1, pathA, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
 		k.end(l, errDown)
 		c.until(4 * time.Second)
 	}
-	k, _ := c.admit(insist, place1, time.Minute)
+	k, _ := c.admit(insist, place1, pathA, time.Minute)
 	k.end(alive, nil)
 	c.begin()
 }
@@ -217,6 +220,55 @@ func TestCircuitRevived(t *testing.T) {
 	c.until(30 * time.Second)
 }
 
+// Where calls to one path take every probe, those to others come to their turn.
+func TestCircuitProbesGoRound(t *testing.T) {
+	c := newCircuits(t)
+	to := func(path string) (*call, bool) {
+		k, err := c.admit(context.Background(), place1, path, time.Minute)
+		return k, err == nil
+	}
+	probe := func(path string) {
+		t.Helper()
+		k, ok := to(path)
+		if !ok {
+			t.Fatalf("%s is not let through", path)
+		}
+		k.end(dead, errDown)
+	}
+	for range 3 {
+		probe(pathA)
+	}
+	until := func(path string) time.Duration { return c.RetryAt(place1, path).Sub(c.clock) }
+	c.clock = c.clock.Add(until(pathA))
+	probe(pathA)
+	// Nobody else asks: it goes on.
+	c.clock = c.clock.Add(until(pathA))
+	probe(pathA)
+	if _, ok := to(pathB); ok {
+		t.Fatal("let through during the back-off")
+	}
+	if a, b := until(pathA), until(pathB); a != b+circuitTurn {
+		t.Errorf("again in %s, others in %s", a, b)
+	}
+	c.clock = c.clock.Add(until(pathB))
+	if _, ok := to(pathA); ok {
+		t.Fatal("let through before its turn")
+	}
+	probe(pathB)
+	// The other way round, and others do not come.
+	if _, ok := to(pathA); ok {
+		t.Fatal("let through during the back-off")
+	}
+	c.clock = c.clock.Add(until(pathB))
+	probe(pathB)
+	// A person need not wait for a turn.
+	if _, ok := to(pathA); ok {
+		t.Fatal("let through during the back-off")
+	}
+	c.Revive(place1)
+	probe(pathB)
+}
+
 func TestCircuitRetryAfter(t *testing.T) {
 	for after, want := range map[time.Duration]time.Duration{
 		0: 4 * time.Second, 3 * time.Second: 4 * time.Second, 20 * time.Second: 20 * time.Second, time.Hour: 30 * time.Second,
@@ -225,7 +277,7 @@ func TestCircuitRetryAfter(t *testing.T) {
 		for range 3 {
 			c.begin().end(dead, fmt.Errorf("%w: %w", errDown, &StatusError{Code: 503, RetryAfter: after, Body: make([]byte, maxErrorBytes)}))
 		}
-		_, err := c.admit(context.Background(), place1, time.Minute)
+		_, err := c.admit(context.Background(), place1, pathA, time.Minute)
 		var open *CircuitError
 		var status *StatusError
 		if !errors.As(err, &open) || open.Until.Sub(c.clock) != want || !errors.As(err, &status) || status.Code != 503 {
@@ -243,7 +295,7 @@ func TestCircuitsAreBounded(t *testing.T) {
 	c.peers.most = 10
 	for i := range 30 {
 		for range 3 {
-			k, err := c.admit(context.Background(), fmt.Sprint("http://", i), time.Minute)
+			k, err := c.admit(context.Background(), fmt.Sprint("http://", i), pathA, time.Minute)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -254,7 +306,7 @@ func TestCircuitsAreBounded(t *testing.T) {
 		t.Errorf("%d are open", n)
 	}
 	c.clock = c.clock.Add(circuitMemory / 2)
-	if _, err := c.admit(context.Background(), "http://29", time.Minute); err != nil { // a probe that does not end
+	if _, err := c.admit(context.Background(), "http://29", pathA, time.Minute); err != nil { // a probe that does not end
 		t.Fatal(err)
 	}
 	c.clock = c.clock.Add(circuitMemory/2 + time.Second)
@@ -279,11 +331,11 @@ func TestCircuitsConcurrently(t *testing.T) {
 		wg.Go(func() {
 			for i := range 2000 {
 				url := fmt.Sprint(i % 7)
-				k, err := c.admit(context.Background(), url, time.Minute)
+				k, err := c.admit(context.Background(), url, pathA, time.Minute)
 				if err == nil {
 					k.end(life((i+g)%3), errDown)
 				}
-				c.RetryAt(url)
+				c.RetryAt(url, pathA)
 				c.Heard(url)
 				if i%100 == 0 {
 					c.Revive(url)
@@ -462,7 +514,7 @@ func TestCallersDoNotOpenCircuits(t *testing.T) {
 func broken(t *testing.T, c *Circuits, url string) {
 	t.Helper()
 	for range DefaultCircuitFailures {
-		k, err := c.admit(context.Background(), url, time.Minute)
+		k, err := c.admit(context.Background(), url, pathA, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -524,7 +576,7 @@ func TestDeliveryProbes(t *testing.T) {
 	queue(t, s, store.Outbox, peerA, "1")
 	c.RetryBase, c.RetryCap = time.Hour, time.Hour
 	d, _ := start(t, DeliveryConfig{Store: s, Directory: dir, Client: cl, Circuits: c.Circuits})
-	eventually(t, "the circuit opens", func() bool { return !c.RetryAt(p.URL).IsZero() })
+	eventually(t, "the circuit opens", func() bool { return !c.RetryAt(p.URL, pathA).IsZero() })
 	if err := d.Settle(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -534,7 +586,7 @@ func TestDeliveryProbes(t *testing.T) {
 	d.mu.Lock()
 	at := d.waiting[0].until
 	d.mu.Unlock()
-	if want := c.RetryAt(p.URL); !at.Equal(want) {
+	if want := c.RetryAt(p.URL, pathA); !at.Equal(want) {
 		t.Errorf("it waits until %s, the circuit until %s", at, want)
 	}
 	// Fetches that fail meanwhile, and those that insist, move nothing.
@@ -542,7 +594,7 @@ func TestDeliveryProbes(t *testing.T) {
 		_, _ = cl.FetchRIDs(context.Background(), Target{URL: p.URL}, nil)
 		_, _ = cl.FetchRIDs(Insist(context.Background()), Target{URL: p.URL}, nil)
 	}
-	if want := c.RetryAt(p.URL); !at.Equal(want) {
+	if want := c.RetryAt(p.URL, pathA); !at.Equal(want) {
 		t.Errorf("the circuit is open until %s, it was %s", want, at)
 	}
 	p.does(status(200, "null"))
@@ -554,7 +606,7 @@ func TestDeliveryProbes(t *testing.T) {
 	mu.Unlock()
 	d.poke()
 	eventually(t, "delivered", func() bool { return rows(t, s, store.Outbox, peerA) == 0 })
-	if at := c.RetryAt(p.URL); !at.IsZero() {
+	if at := c.RetryAt(p.URL, pathA); !at.IsZero() {
 		t.Errorf("the circuit is open until %s", at)
 	}
 }

@@ -421,7 +421,7 @@ func (c *Client) do(ctx context.Context, method, base, path string, body []byte)
 		return answer{}, err
 	}
 	target := strings.TrimRight(u.String(), "/") + path
-	k, err := c.circuits.admit(ctx, base, c.timeout) // known as callers write it
+	k, err := c.circuits.admit(ctx, base, path, c.timeout) // known as callers write it
 	if err != nil {
 		return answer{}, fmt.Errorf("%s: not called: %w", target, err)
 	}

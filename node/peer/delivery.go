@@ -429,7 +429,7 @@ func (d *Delivery) takeNews() {
 		if len(d.shut[key]) == 0 {
 			continue
 		}
-		at := d.Circuits.RetryAt(key) // zero, and so over, where it is closed
+		at := d.Circuits.RetryAt(key, pathBroadcast) // zero, and so over, where it is closed
 		for o := range d.shut[key] {
 			o.until = at
 			heap.Fix(&d.waiting, o.index)
@@ -553,7 +553,7 @@ func (d *Delivery) fail(o *outlet, t Target, err error) {
 		d.enqueue(o)
 		return
 	}
-	at := d.Circuits.RetryAt(t.URL)
+	at := d.Circuits.RetryAt(t.URL, pathBroadcast)
 	switch {
 	case !at.IsZero():
 		o.circuit = circuitKey(t.URL)

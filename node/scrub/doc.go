@@ -4,7 +4,8 @@
 //
 // It imports node/rid, node/protocol and node/store, and changes nothing but a
 // small value, its place, so that a restart goes on where it was. What is found
-// bad is reported; to mend it is for others. It holds no transaction between
-// pages, and a store that is small enough is read at once and left alone until
-// the next round.
+// bad is reported; to mend it is for others. A node's own bundles are not held
+// against their manifests, which nobody did when they came. It holds no
+// transaction between pages, and a store that is small enough is read at once and
+// left alone until the next round.
 package scrub

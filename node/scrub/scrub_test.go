@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
 	"github.com/koi-net/koi-operator/node/protocol"
@@ -87,7 +89,7 @@ func TestRounds(t *testing.T) {
 		}
 		found[f.RID] = append(found[f.RID], c.now.Sub(start))
 	})
-	if err := s.Run(t.Context()); !errors.Is(err, errOver) {
+	if err := s.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []int{3, 700, 1199} {
@@ -115,25 +117,101 @@ func TestPlaceIsKept(t *testing.T) {
 	st := filled(t, 3*pageRows)
 	start := time.Unix(1_000_000, 0)
 	c := &clock{now: start, end: start.Add(5 * time.Hour)} // within the second pause of some
-	if err := c.scrubber(t, st, func(f Fault) { t.Errorf("%+v", f) }).Run(t.Context()); !errors.Is(err, errOver) {
+	if err := c.scrubber(t, st, func(f Fault) { t.Errorf("%+v", f) }).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	s := c.scrubber(t, st, func(Fault) {})
-	at, err := s.place(t.Context())
-	if err != nil || at.After != note(2*pageRows-1) && at.After != note(pageRows-1) || !at.Began.Equal(start) {
-		t.Fatalf("the place is %+v, %v", at, err)
+	at := s.place(t.Context())
+	if at.After != note(2*pageRows-1) && at.After != note(pageRows-1) || !at.Began.Equal(start) || !at.Ended.IsZero() {
+		t.Fatalf("the place is %+v", at)
 	}
 	c.end = start.Add(23 * time.Hour)
-	if err := s.Run(t.Context()); !errors.Is(err, errOver) {
+	if err := s.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if at, err = s.place(t.Context()); err != nil || at.After != "" || !at.Began.Equal(start.Add(DefaultInterval)) {
-		t.Fatalf("after the round the place is %+v, %v", at, err)
+	if at = s.place(t.Context()); at.After != "" || !at.Began.Equal(start.Add(DefaultInterval)) {
+		t.Fatalf("after the round the place is %+v", at)
+	}
+	// When that was is known after a restart, too.
+	if at.Ended.Before(start.Add(5*time.Hour)) || at.Ended.After(c.end) {
+		t.Errorf("the round ended at %s", at.Ended)
+	}
+	again := c.scrubber(t, st, func(Fault) {})
+	if err := again.Run(t.Context()); err != nil || testutil.ToFloat64(again.last) != float64(at.Ended.Unix()) {
+		t.Errorf("a restart says that a round ended at %v, %v", testutil.ToFloat64(again.last), err)
 	}
 	// What was kept by a clock that ran ahead counts for nothing.
 	c.now = start.Add(-10 * 24 * time.Hour)
-	if at, err = s.place(t.Context()); err != nil || !at.Began.Equal(c.now) {
-		t.Errorf("the place is %+v, %v", at, err)
+	if at = s.place(t.Context()); !at.Began.Equal(c.now) {
+		t.Errorf("the place is %+v", at)
+	}
+}
+
+// The rate bounds the reading, where the interval would ask for more.
+func TestRate(t *testing.T) {
+	c := &clock{}
+	s := c.scrubber(t, filled(t, 1), func(Fault) {})
+	s.cfg.Interval = time.Second
+	for rate, want := range map[int64]time.Duration{DefaultRate: 250 * time.Millisecond, 1 << 20: 4 * time.Second, 1: pageBytes * time.Second} {
+		s.cfg.Rate = rate
+		if got := s.pause(page{rows: 10, bytes: pageBytes, total: 1000}); got != want {
+			t.Errorf("%d bytes at %d a second take %s, want %s", pageBytes, rate, got, want)
+		}
+	}
+}
+
+// failing is a store whose pages cannot be read from some RID on.
+type failing struct {
+	store.Store
+	from rid.RID
+	err  error
+}
+
+func (f failing) View(ctx context.Context, fn func(store.Reader) error) error {
+	return f.Store.View(ctx, func(tx store.Reader) error { return fn(failingReader{tx, f}) })
+}
+
+type failingReader struct {
+	store.Reader
+	f failing
+}
+
+func (r failingReader) RIDs(types []rid.Type, after rid.RID) iter.Seq2[rid.RID, error] {
+	return func(yield func(rid.RID, error) bool) {
+		for id, err := range r.Reader.RIDs(types, after) {
+			if err == nil && id >= r.f.from {
+				yield("", r.f.err)
+				return
+			}
+			if !yield(id, err) {
+				return
+			}
+		}
+	}
+}
+
+// What cannot be read ends no node: it is counted, and what can be read is.
+func TestWhatCannotBeReadIsCounted(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		counts float64
+	}{{fmt.Errorf("%w: page 7", store.ErrDamaged), 3}, {errors.New("too many open files"), 0}} {
+		start := time.Unix(1_000_000, 0)
+		c := &clock{now: start, end: start.Add(60 * time.Hour)}
+		found := 0
+		s := c.scrubber(t, failing{filled(t, 100, 3, 50), note(40), tt.err}, func(Fault) { found++ })
+		if err := s.Run(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if got := testutil.ToFloat64(s.faults.WithLabelValues(Structure)); got != tt.counts {
+			t.Errorf("%v was counted %v times in three rounds", tt.err, got)
+		}
+		if found != 3 { // the third bundle, each time
+			t.Errorf("%v: %d faults were reported", tt.err, found)
+		}
+		if last := testutil.ToFloat64(s.last); last != 0 {
+			t.Errorf("%v: a round ended at %v", tt.err, last)
+		}
 	}
 }
 
@@ -164,6 +242,8 @@ func TestCheck(t *testing.T) {
 	good := store.Record{Bundle: b}
 	bad := good
 	bad.Bundle.Contents = []byte(`{"a":2}`)
+	own := bad
+	own.Source = "orn:koi-net.node:a+1"
 	for _, c := range []struct {
 		name   string
 		rec    store.Record
@@ -171,11 +251,13 @@ func TestCheck(t *testing.T) {
 		reason string
 	}{
 		{"good", good, nil, ""},
+		{"other contents of one's own", own, nil, ""},
+		{"damaged one of one's own", own, store.ErrDamaged, Damaged},
 		{"other contents", bad, nil, HashMismatch},
 		{"damaged", store.Record{}, fmt.Errorf("x: %w", store.ErrDamaged), Damaged},
 		{"another error", store.Record{}, store.ErrClosed, ""},
 	} {
-		f := Check(note(1), c.rec, c.err)
+		f := Check("orn:koi-net.node:a+1", note(1), c.rec, c.err)
 		if f == nil && c.reason != "" || f != nil && f.Reason != c.reason {
 			t.Errorf("%s: %+v", c.name, f)
 		}

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/koi-net/koi-operator/node/identity"
 	"github.com/koi-net/koi-operator/node/protocol"
@@ -70,7 +71,7 @@ var errStopped = errors.New("stopped")
 //
 // A directory that is there has to be empty, or force is set: then files of the
 // same bundles are replaced, one by one, and others stay. A new directory appears
-// whole or not at all. It is a copy and not synced to disk.
+// whole or not at all. When Export returns, all of it is on disk.
 func Export(ctx context.Context, dir string, list iter.Seq2[protocol.Bundle, error], force bool) (Exported, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -86,7 +87,9 @@ func Export(ctx context.Context, dir string, list iter.Seq2[protocol.Bundle, err
 	case len(there) > 0 && !force:
 		return Exported{}, fmt.Errorf("%w: %s is not empty; name another directory, or have bundles of the same RIDs replaced", ErrExists, dir)
 	}
-	err = ex.write(ctx, dir, list)
+	if err = ex.write(ctx, dir, list); err == nil {
+		err = syncDir(dir)
+	}
 	if err != nil && len(there) == 0 {
 		err = errors.Join(err, ex.undo())
 	}
@@ -109,12 +112,15 @@ func (ex *exporter) fresh(ctx context.Context, list iter.Seq2[protocol.Bundle, e
 		return Exported{}, err
 	}
 	if err = ex.write(ctx, temp, list); err == nil {
+		err = syncDir(temp)
+	}
+	if err == nil {
 		err = os.Rename(temp, ex.dir)
 	}
 	if err != nil {
-		err = errors.Join(err, os.RemoveAll(temp))
+		return ex.result(errors.Join(err, os.RemoveAll(temp)))
 	}
-	return ex.result(err)
+	return ex.result(syncDir(parent))
 }
 
 func (ex *exporter) result(err error) (Exported, error) {
@@ -138,8 +144,26 @@ func (ex *exporter) undo() error {
 	return err
 }
 
+// syncing is how many files are on their way to the disk side by side: one after the
+// other, each would wait for a sync of its own.
+const syncing = 16
+
+// write writes the files and waits until they are on disk.
 func (ex *exporter) write(ctx context.Context, dir string, list iter.Seq2[protocol.Bundle, error]) error {
-	var text []byte
+	files, ctx := errgroup.WithContext(ctx)
+	files.SetLimit(syncing)
+	err := ex.each(ctx, list, func(name string, text []byte) {
+		files.Go(func() error { return replace(filepath.Join(dir, name), text) })
+	})
+	// Where a file failed, the walk ended for that.
+	if failed := files.Wait(); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// each gives the bundles' files to write, each with a text of its own.
+func (ex *exporter) each(ctx context.Context, list iter.Seq2[protocol.Bundle, error], write func(name string, text []byte)) error {
 	for b, err := range list {
 		if err == nil {
 			err = ctx.Err()
@@ -156,28 +180,33 @@ func (ex *exporter) write(ctx context.Context, dir string, list iter.Seq2[protoc
 			}
 			continue
 		}
-		if text, err = appendFile(text[:0], b); err != nil {
+		text, err := appendFile(nil, b)
+		if err != nil {
 			return fmt.Errorf("%s: %w", r, err)
 		}
-		if err := replace(filepath.Join(dir, name), text); err != nil {
-			return err
-		}
+		write(name, text)
 		ex.report.Bundles++
 		ex.types[r.Type()]++
 	}
 	return nil
 }
 
-// replace writes a file so that a reader sees the old one or the new one.
+// replace writes a file to disk so that a reader sees the old one or the new one.
 func replace(path string, text []byte) error {
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return os.WriteFile(path, text, 0o600)
+	switch err := writeSynced(path, text); {
+	case err == nil:
+		return nil
+	case !errors.Is(err, fs.ErrExist):
+		_ = os.Remove(path) // what there is of it is ours
+		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".export-*")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(text)
+	if _, err = f.Write(text); err == nil {
+		err = f.Sync()
+	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}

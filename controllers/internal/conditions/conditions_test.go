@@ -98,6 +98,10 @@ func TestNode(t *testing.T) {
 		{"not ready", func(f *NodeFacts) { f.Snapshot.Status.Ready = false }, Waiting, v1alpha1.ReasonNodeNotReady},
 		{"another RID", func(f *NodeFacts) { f.Snapshot.Status.RID = "orn:koi-net.node:c+d" }, Stalled, v1alpha1.ReasonIdentityMismatch},
 		{"suspended, stopping", func(f *NodeFacts) { f.Node.Spec.Suspend = true }, Waiting, v1alpha1.ReasonSuspended},
+		{"suspended a moment ago", func(f *NodeFacts) { f.Node.Spec.Suspend, f.Deployment = true, nil }, Waiting, v1alpha1.ReasonSuspended},
+		{"suspended, not seen yet", func(f *NodeFacts) {
+			f.Node.Spec.Suspend, f.Deployment.Status.Replicas, f.Deployment.Generation = true, 0, 4
+		}, Waiting, v1alpha1.ReasonSuspended},
 		{"suspended", func(f *NodeFacts) { f.Node.Spec.Suspend, f.Deployment.Status.Replicas = true, 0 }, Suspended, v1alpha1.ReasonSuspended},
 		{"not heard yet, but ready before the operator began", func(f *NodeFacts) {
 			f.Snapshot, f.Asked = nil, true

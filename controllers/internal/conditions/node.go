@@ -34,7 +34,7 @@ type NodeFacts struct {
 // the last interval that it is ready and runs this configuration.
 func Node(f NodeFacts) *State {
 	if f.Node.Spec.Suspend {
-		if f.Deployment != nil && f.Deployment.Status.Replicas > 0 {
+		if d := f.Deployment; d == nil || d.Status.ObservedGeneration < d.Generation || d.Status.Replicas > 0 {
 			return Wait(v1alpha1.ReasonSuspended, "the node is being stopped")
 		}
 		return Suspend("the node is suspended: it has no pod; its store and identity are kept")

@@ -11,7 +11,7 @@ const (
 	// RetryAfter is the pause between two attempts.
 	RetryAfter = 2 * time.Second
 	// ConfirmAfter is the pause before an end that forgot is asked whether it did.
-	ConfirmAfter = 100 * time.Millisecond
+	ConfirmAfter = 500 * time.Millisecond
 )
 
 // NodeFacts is what is known about a KoiNode that is to go.

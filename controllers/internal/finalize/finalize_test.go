@@ -17,6 +17,10 @@ func TestNode(t *testing.T) {
 		{"suspended", NodeFacts{Suspended: true, Reachable: true, KeepStorage: true, KeepIdentity: true}, NodePlan{}},
 		{"silent", NodeFacts{KeepStorage: true, KeepIdentity: true}, NodePlan{}},
 		{"external", NodeFacts{External: true, Reachable: true, OwnIdentity: true}, NodePlan{}},
+		{"not heard yet", NodeFacts{Unheard: true, OwnIdentity: true}, NodePlan{Wait: true}},
+		{"not heard yet, suspended", NodeFacts{Unheard: true, Suspended: true, KeepStorage: true, KeepIdentity: true}, NodePlan{}},
+		{"not heard in time", NodeFacts{Unheard: true, Since: LeaveTimeout, OwnIdentity: true}, NodePlan{DeleteStorage: true, DeleteIdentity: true}},
+		{"heard before, and now anew", NodeFacts{Unheard: true, Reachable: true, KeepStorage: true, KeepIdentity: true}, NodePlan{Leave: true}},
 		{"too late", NodeFacts{Reachable: true, Since: LeaveTimeout, KeepStorage: true, KeepIdentity: true}, NodePlan{}},
 	} {
 		if got := Node(tt.facts); got != tt.want {
@@ -45,6 +49,28 @@ func TestEdge(t *testing.T) {
 	} {
 		if got := Edge(tt.facts); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// Whatever is known of a node: it is not waited for beyond its time, and while it
+// is, nothing is removed.
+func TestNodeAlwaysEnds(t *testing.T) {
+	for bits := range 1 << 7 {
+		bit := func(i int) bool { return bits>>i&1 == 1 }
+		f := NodeFacts{External: bit(0), Suspended: bit(1), Reachable: bit(2), Unheard: bit(3), KeepStorage: bit(4), KeepIdentity: bit(5), OwnIdentity: bit(6)}
+		for _, since := range []time.Duration{-time.Second, 0, LeaveTimeout - 1, LeaveTimeout, time.Hour} {
+			f.Since = since
+			p := Node(f)
+			if since >= LeaveTimeout && (p.Wait || p.Leave) {
+				t.Fatalf("%+v never ends", f)
+			}
+			if p.Wait && (p.Leave || p.DeleteStorage || p.DeleteIdentity) {
+				t.Fatalf("%+v waits and acts: %+v", f, p)
+			}
+			if p.DeleteStorage && (f.KeepStorage || f.External) || p.DeleteIdentity && (f.KeepIdentity || f.External || !f.OwnIdentity) {
+				t.Fatalf("%+v removes what is to stay: %+v", f, p)
+			}
 		}
 	}
 }

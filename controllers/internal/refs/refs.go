@@ -197,10 +197,30 @@ func Winner(edges []v1alpha1.KoiEdge, ends ...*v1alpha1.KoiNode) *v1alpha1.KoiEd
 	return best
 }
 
-// Declared tells whether any of edges is a declared one that has a say in the
-// pair, those included that are being deleted and so are just being forgotten.
-func Declared(edges []v1alpha1.KoiEdge, ends ...*v1alpha1.KoiNode) bool {
-	return slices.ContainsFunc(edges, func(e v1alpha1.KoiEdge) bool { return hasSay(&e, ends) })
+// Declared tells whether any of edges is a declared one for the ordered pair: by
+// the ends it names, or by what its status says they were. Those count that are
+// not looked at yet, and those that are being deleted and so are just being
+// forgotten. Of the pair's nodes nil is one that has no KoiNode.
+func Declared(edges []v1alpha1.KoiEdge, source, target rid.RID, nodes ...*v1alpha1.KoiNode) bool {
+	return slices.ContainsFunc(edges, func(e v1alpha1.KoiEdge) bool {
+		if !hasSay(&e, nodes) {
+			return false
+		}
+		if e.Status.SourceRID == string(source) && e.Status.TargetRID == string(target) {
+			return true
+		}
+		return names(&e, e.Spec.Source, source, nodes) && names(&e, e.Spec.Target, target, nodes)
+	})
+}
+
+// names tells whether an end of e names the node with a RID.
+func names(e *v1alpha1.KoiEdge, end v1alpha1.EdgeEnd, r rid.RID, nodes []*v1alpha1.KoiNode) bool {
+	if end.NodeRef == nil {
+		return string(end.RID) == string(r)
+	}
+	return slices.ContainsFunc(nodes, func(n *v1alpha1.KoiNode) bool {
+		return n != nil && n.Status.RID == string(r) && n.Namespace == e.Namespace && n.Name == end.NodeRef.Name
+	})
 }
 
 func hasSay(e *v1alpha1.KoiEdge, ends []*v1alpha1.KoiNode) bool {

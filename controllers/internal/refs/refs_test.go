@@ -175,13 +175,39 @@ func TestWinner(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%q wins, want %q", got, tt.want)
 		}
-		if declared := Declared(tt.edges, ends...); declared != (tt.want != "") {
-			t.Errorf("of those of whom %q wins one is declared: %t", tt.want, declared)
+	}
+}
+
+func TestDeclared(t *testing.T) {
+	here := []*v1alpha1.KoiNode{node("n", "a", ridA), node("n", "b", ridB)}
+	by := func(source, target v1alpha1.EdgeEnd) func(*v1alpha1.KoiEdge) {
+		return func(e *v1alpha1.KoiEdge) {
+			e.Spec.Source, e.Spec.Target, e.Status = source, target, v1alpha1.KoiEdgeStatus{}
 		}
 	}
-	// What goes is declared as long as it is there.
-	if held := []v1alpha1.KoiEdge{edge("n", "old", 0, going)}; Winner(held, node("n", "a", ridA)) != nil || !Declared(held, node("n", "a", ridA)) {
-		t.Error("an edge that is being deleted wins, or is not there")
+	name := func(n string) v1alpha1.EdgeEnd { return v1alpha1.EdgeEnd{NodeRef: &v1alpha1.NodeReference{Name: n}} }
+	of := func(r rid.RID) v1alpha1.EdgeEnd { return v1alpha1.EdgeEnd{RID: v1alpha1.NodeRID(r)} }
+	going := func(e *v1alpha1.KoiEdge) { e.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }
+	for what, tt := range map[string]struct {
+		edge  v1alpha1.KoiEdge
+		nodes []*v1alpha1.KoiNode
+		want  bool
+	}{
+		"by its status":               {edge("n", "e", 0, func(e *v1alpha1.KoiEdge) { e.Spec = v1alpha1.KoiEdgeSpec{} }), here, true},
+		"by names, not looked at":     {edge("n", "e", 0, by(name("a"), name("b"))), here, true},
+		"by RIDs, not looked at":      {edge("n", "e", 0, by(of(ridA), of(ridB))), here, true},
+		"by a name and a RID":         {edge("n", "e", 0, by(name("a"), of(ridB))), here[:1], true},
+		"going":                       {edge("n", "e", 0, by(name("a"), name("b")), going), here, true},
+		"the other way round":         {edge("n", "e", 0, by(name("b"), name("a"))), here, false},
+		"another node":                {edge("n", "e", 0, by(name("a"), name("c"))), here, false},
+		"of names of a namespace":     {edge("m", "e", 0, by(name("a"), name("b"))), append(here, node("m", "c", "x")), false},
+		"where it has no say":         {edge("m", "e", 0, by(of(ridA), of(ridB))), here, false},
+		"discovered":                  {edge("n", "e", 0, by(name("a"), name("b")), discovered), here, false},
+		"of a node without a KoiNode": {edge("n", "e", 0, by(name("a"), name("b"))), []*v1alpha1.KoiNode{here[0], nil}, false},
+	} {
+		if got := Declared([]v1alpha1.KoiEdge{tt.edge}, ridA, ridB, tt.nodes...); got != tt.want {
+			t.Errorf("%s: declared %t", what, got)
+		}
 	}
 }
 

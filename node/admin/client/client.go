@@ -57,7 +57,7 @@ type Options struct {
 	// through a tunnel. With CACert its Transport must be an *http.Transport;
 	// it is cloned. Its redirect policy and timeout are not used.
 	HTTPClient *http.Client
-	// Timeout bounds each call but streams (PutStream, Watch); default 30 s.
+	// Timeout bounds each call but streams (PutStream, Watch, Backup); default 30 s.
 	Timeout time.Duration
 	// MaxBody bounds an answer, in bytes; default 64 MiB.
 	MaxBody int64

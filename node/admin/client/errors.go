@@ -16,7 +16,10 @@ var (
 	ErrConflict     = errors.New("conflict")
 	ErrTooLarge     = errors.New("too large")
 	ErrStoreFull    = errors.New("store full")
+	ErrStoreDamaged = errors.New("store damaged")
 	ErrUnavailable  = errors.New("unavailable")
+	// ErrBrokenOff: a backup did not come to its end.
+	ErrBrokenOff = errors.New("the backup broke off")
 	// ErrNotAdminAPI: the answer is none of a node's admin API.
 	ErrNotAdminAPI = errors.New("not an admin API")
 )
@@ -54,6 +57,8 @@ func (e *Error) Is(target error) bool {
 		return e.Code == CodeTooLarge
 	case ErrStoreFull:
 		return e.Code == CodeStoreFull
+	case ErrStoreDamaged:
+		return e.Code == CodeStoreDamaged
 	case ErrUnavailable:
 		return e.Code == CodeUnavailable
 	case ErrNotAdminAPI:

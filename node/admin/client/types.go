@@ -18,6 +18,16 @@ const HeartbeatHeader = "Koi-Heartbeat-Seconds"
 // DefaultHeartbeat is the interval of a watch that names none.
 const DefaultHeartbeat = 15 * time.Second
 
+// Trailers of the answer to GET /admin/v1/backup, which is a file of the store. It
+// is whole where the first two are there and right: its length in bytes, and its
+// SHA-256 in hex. The third has an ErrorDetail instead, for who sends TE: trailers;
+// for others the answer breaks off.
+const (
+	BackupBytesTrailer = "Koi-Backup-Bytes"
+	BackupSumTrailer   = "Koi-Backup-Sha256"
+	BackupErrorTrailer = "Koi-Backup-Error"
+)
+
 // Bounds of one page of RIDs.
 const (
 	DefaultPage = 1_000
@@ -49,10 +59,30 @@ type Status struct {
 	Inbox        int               `json:"inbox"` // accepted, not yet processed
 	// Quarantined objects are stamped in the future and wait for their time.
 	Quarantined int `json:"quarantined,omitempty"`
-	// Damaged bundles were found bad, and not yet had again from anybody.
-	Damaged    int           `json:"damaged,omitempty"`
-	Queues     []QueueStatus `json:"queues,omitempty"`
-	StoreBytes int64         `json:"storeBytes"`
+	// Damaged bundles were found bad, and not yet had again from anybody. The first
+	// MaxDamagedListed of them are listed, in the order of their RIDs.
+	Damaged        int             `json:"damaged,omitempty"`
+	DamagedBundles []DamagedBundle `json:"damagedBundles,omitempty"`
+	Queues         []QueueStatus   `json:"queues,omitempty"`
+	StoreBytes     int64           `json:"storeBytes"`
+}
+
+// MaxDamagedListed is how many damaged bundles a Status lists.
+const MaxDamagedListed = 20
+
+// DamagedBundle is a bundle that the node does not serve, as it turned out bad.
+type DamagedBundle struct {
+	RID rid.RID `json:"rid"`
+	// Reason is damaged, where the record cannot be read, or hash-mismatch, where
+	// the contents are not those of the manifest.
+	Reason  string    `json:"reason"`
+	Message string    `json:"message"`
+	Found   time.Time `json:"found"`
+	// Source is who provided it, where that can be told.
+	Source string `json:"source,omitempty"`
+	// Own knowledge of the node can be had from nobody else: it is to be put again,
+	// or forgotten. What is not own is fetched again.
+	Own bool `json:"own,omitempty"`
 }
 
 // Check is one readiness condition of the node.
@@ -240,6 +270,7 @@ const (
 	CodeConflict     = "conflict"
 	CodeTooLarge     = "tooLarge"
 	CodeStoreFull    = "storeFull"
+	CodeStoreDamaged = "storeDamaged"
 	CodeUnavailable  = "unavailable"
 	CodeInternal     = "internal"
 )

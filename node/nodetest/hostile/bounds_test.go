@@ -472,8 +472,7 @@ func TestNodeBearsEveryPolled(t *testing.T) {
 			p := hostile.NewPeer(t, noteType)
 			p.Pause = 10 * time.Millisecond
 			n := nodetest.NewFleet(t).Start("reader", impatient, node.AsPartial(), node.WithFirstContact(p.URL()), node.WithInterests(noteType))
-			p.Offer(honest(t, note(1), `{"offered":1}`))
-			n.WaitBundle(note(1), `{"offered":1}`)
+			offered(t, p, n, note(1), `{"offered":1}`)
 			p.Misbehave(m)
 			before := p.Calls(hostile.Poll)
 			nodetest.Eventually(t, "the node polls", func() (bool, string) { return p.Calls(hostile.Poll) > before+2, "" })
@@ -481,8 +480,7 @@ func TestNodeBearsEveryPolled(t *testing.T) {
 				t.Errorf("status %+v, %v", st, err)
 			}
 			p.Behave()
-			p.Offer(honest(t, note(2), `{"offered":2}`))
-			n.WaitBundle(note(2), `{"offered":2}`)
+			offered(t, p, n, note(2), `{"offered":2}`)
 		})
 	}
 }

@@ -38,9 +38,9 @@ func TestBackupOfARunningNode(t *testing.T) {
 	writer.Go(func() {
 		for i := 200; ctx.Err() == nil; i++ {
 			_, err := n.Node.Put(ctx, note(i), []byte(`{"later":true}`)) // the backup may have it or not
-		if err != nil && ctx.Err() == nil {
-			t.Error(err)
-		}
+			if err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
 		}
 	})
 	var backup bytes.Buffer

@@ -42,6 +42,9 @@ type Config struct {
 	// BaseURL is the URL below which peers find the five calls. Default: from
 	// the bound address, which suits a local net.
 	BaseURL string
+	// Docs serves, at docs below the base URL, a page on which people read the
+	// node's OpenAPI document and try its calls. The document is there without it.
+	Docs bool
 	// AdminListen is the admin API's host:port; "" leaves it out.
 	AdminListen string
 	// AdminToken is the bearer token of the admin API. Required where
@@ -155,6 +158,7 @@ func DefaultConfig() Config {
 		DataDir:         "koi-data",
 		UnsignedPeers:   UnsignedAllow,
 		Listen:          "127.0.0.1:8000",
+		Docs:            true,
 		AdminListen:     "127.0.0.1:8081",
 		Interests:       []rid.Type{rid.NodeType},
 		EdgeApproval:    edge.Automatic,

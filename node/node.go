@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type Node struct {
 	scrubber *scrub.Scrubber // nil where it is turned off
 	graph    *graph.Graph
 	started  time.Time
+	runToken string // names this process to who is polled, see peer.Polls.Lease
 
 	traits    *peer.Traits
 	client    *peer.Client
@@ -106,7 +108,7 @@ func New(options ...Option) (*Node, error) {
 		cfg.Provides.Event = withTypes(cfg.Provides.Event, rid.NodeType, rid.EdgeType)
 		cfg.Provides.State = withTypes(cfg.Provides.State, rid.NodeType, rid.EdgeType)
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, metrics: cfg.Metrics, started: cfg.Clock(), ready: make(chan struct{})}
+	n := &Node{cfg: cfg, log: cfg.Logger, metrics: cfg.Metrics, started: cfg.Clock(), runToken: rand.Text(), ready: make(chan struct{})}
 	if err := n.open(); err != nil {
 		return nil, err
 	}
@@ -209,7 +211,7 @@ func (n *Node) build() (err error) {
 	}
 	n.client = peer.NewClient(peer.ClientConfig{
 		AllowCIDRs: n.cfg.AllowPeerCIDRs, AllowLoopback: n.allowLoopback, Timeout: n.cfg.RequestTimeout,
-		Limits: n.cfg.Limits, UserAgent: n.product(), Identity: n.identity, Introduction: n.introduction,
+		Limits: n.cfg.Limits, UserAgent: n.product() + " run/" + n.runToken, Identity: n.identity, Introduction: n.introduction,
 		DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Forgotten: n.forgottenBy, Traits: n.traits, Circuits: circuits,
 	})
 	n.processor, err = pipeline.New(pipeline.Config{
@@ -751,7 +753,7 @@ func (n *Node) serve(ctx context.Context, g *errgroup.Group, ls listeners) error
 		h, err := server.New(server.Config{
 			Store: n.store, Inbox: acceptor{n.processor}, Polls: n.polls, Self: n.self, BasePath: base.Path,
 			Identity: n.identity, Peers: peers{n}, DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Product: n.product(),
-			Limits: n.cfg.Limits, Concurrency: n.cfg.PeerConcurrency, OnDamaged: n.repairs.seen, Logger: n.log, Metrics: n.metrics,
+			Limits: n.cfg.Limits, NoDocs: !n.cfg.Docs, Concurrency: n.cfg.PeerConcurrency, OnDamaged: n.repairs.seen, Logger: n.log, Metrics: n.metrics,
 		})
 		if err != nil {
 			return err

@@ -111,6 +111,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		"unsigned-peers": "Deny", "edge-approval": "Manual", "first-contact-rid": "orn:koi-net.node:a+b", "admin-token-file": token,
 		"allow-peer-cidr": "10.0.0.0/8", "log-level": "DEBUG", "log-format": "json", "termination-log": write(t, "log", ""),
 		"provides-event": "orn:a.b", "provides-state": "orn:a.b", "interest": "orn:a.b",
+		"docs": "false",
 	}
 	byType := map[string]string{"string": "some-text", "bool": "true", "duration": "42s", "int": "42", "bytes": "42Ki"}
 	f := pflag.NewFlagSet("", pflag.ContinueOnError)

@@ -50,6 +50,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.BoolVar(&c.Partial, "partial", c.Partial, "be a partial node: serve nothing to peers and poll them")
 	f.StringVar(&c.Listen, "listen", c.Listen, "host:port of the protocol; port 0 picks one")
 	f.StringVar(&c.BaseURL, "base-url", c.BaseURL, "URL below which peers find this node (default: from the bound address)")
+	f.BoolVar(&c.Docs, "docs", c.Docs, "serve a page that shows the OpenAPI document, at docs below the base URL")
 	f.BoolVar(&c.Coordinator, "coordinator", c.Coordinator, "answer handshakes and subscribe to newcomers' nodes and edges")
 	f.Var(ridTypes(&c.Provides.Event), "provides-event", "RID types whose events this node gives out")
 	f.Var(ridTypes(&c.Provides.State), "provides-state", "RID types whose state this node gives out")

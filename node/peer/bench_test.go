@@ -173,7 +173,7 @@ func BenchmarkPollLease(b *testing.B) {
 						b.StartTimer()
 					}
 				}
-				l, err := p.Lease(b.Context(), peer[0], c.limit)
+				l, err := p.Lease(b.Context(), peer[0], "", c.limit)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -245,7 +245,7 @@ func TestPollsIntroduce(t *testing.T) {
 
 	take := func(p *Polls, peer rid.RID, limit int) (Lease, []string) {
 		t.Helper()
-		l, err := p.Lease(context.Background(), peer, limit)
+		l, err := p.Lease(context.Background(), peer, "", limit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -338,7 +338,7 @@ func TestPollsForgetWhoWasIntroduced(t *testing.T) {
 	node := func(i int) rid.RID { return rid.RID(fmt.Sprintf("orn:koi-net.node:n+%064d", i)) }
 	told := func(i int) bool {
 		t.Helper()
-		l, err := p.Lease(context.Background(), node(i), 0)
+		l, err := p.Lease(context.Background(), node(i), "", 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,7 +64,8 @@ type PollsConfig struct {
 //
 // A peer's rows leave the store when an answer with them was written and the
 // peer polls again, which says that it has them. An answer that could not be
-// written is offered again. While one answer to a peer is being written a
+// written is offered again, and so is one where another program than the one that
+// got it polls next (see Lease). While one answer to a peer is being written a
 // second poll of the same peer gets nothing, so that the events of a RID never
 // overtake each other; after LeaseTimeout it gets what the first one had.
 //
@@ -91,6 +93,7 @@ type pollLease struct {
 	seqs       []uint64
 	introduces bool // the first of events is our introduction
 	unsuitable int  // rows of seqs that are not in events
+	program    string
 	written    bool
 	expires    time.Time
 }
@@ -137,9 +140,14 @@ type Lease = interface {
 
 // Lease takes up to limit events (0: as many as fit one answer) that wait for
 // peer. What the peer's last written answer held is removed first, durably.
-func (p *Polls) Lease(ctx context.Context, peer rid.RID, limit int) (Lease, error) {
+//
+// program is what the peer calls itself in its User-Agent. Nodes of this program name
+// their process there: the next poll of another process does not say that the
+// events are taken in, as the one that got them may have died before. They are
+// offered again.
+func (p *Polls) Lease(ctx context.Context, peer rid.RID, program string, limit int) (Lease, error) {
 	now := p.Clock()
-	l := &pollLease{polls: p, peer: peer, expires: now.Add(p.LeaseTimeout)}
+	l := &pollLease{polls: p, peer: peer, program: clip(program), expires: now.Add(p.LeaseTimeout)}
 	p.mu.Lock()
 	last := p.leases[peer]
 	if last != nil && !last.written && now.Before(last.expires) {
@@ -168,6 +176,9 @@ func (p *Polls) Lease(ctx context.Context, peer rid.RID, limit int) (Lease, erro
 	return l, nil
 }
 
+// clip bounds what is remembered of a User-Agent.
+func clip(program string) string { return strings.Clone(program[:min(len(program), 256)]) }
+
 // Reintroduce makes the next answer to peer begin with our introduction again: for
 // a peer that introduced itself anew, and may have lost what it knew of us.
 func (p *Polls) Reintroduce(peer rid.RID) {
@@ -178,7 +189,7 @@ func (p *Polls) Reintroduce(peer rid.RID) {
 
 // fill removes what is confirmed or too old and reads what l is to offer.
 func (p *Polls) fill(ctx context.Context, l, last *pollLease, limit int, now time.Time) error {
-	if last != nil && last.written {
+	if last != nil && last.written && last.program == l.program {
 		err := p.Store.Update(ctx, func(w store.Writer) error {
 			return w.DeleteQueueRows(store.PollQueue, l.peer, last.seqs...)
 		})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ func newPolls(t *testing.T, c PollsConfig) *Polls {
 
 func lease(t *testing.T, p *Polls, limit int) (Lease, []string) {
 	t.Helper()
-	l, err := p.Lease(context.Background(), peerA, limit)
+	l, err := p.Lease(context.Background(), peerA, "", limit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,6 +40,46 @@ func lease(t *testing.T, p *Polls, limit int) (Lease, []string) {
 		got = append(got, e.RID.Reference())
 	}
 	return l, got
+}
+
+// What one process of a peer was answered is offered to the next one: the first may
+// have died before it took it in.
+func TestLeaseOfAnotherProcess(t *testing.T) {
+	s := newStore(t)
+	p := newPolls(t, PollsConfig{Store: s})
+	queue(t, s, store.PollQueue, peerA, "1", "2")
+	poll := func(program string, want ...string) {
+		t.Helper()
+		l, err := p.Lease(context.Background(), peerA, program, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, raw := range l.Events() {
+			e, err := protocol.DecodeEvent(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, e.RID.Reference())
+		}
+		expect(t, program, got, want...)
+		l.Written()
+		l.Release()
+	}
+	first, second := "koi-node/1 run/A", "koi-node/1 run/B"
+	poll(first, "1")
+	poll(second, "1")
+	poll(second, "2")
+	poll(second)
+	queue(t, s, store.PollQueue, peerA, "3")
+	long := strings.Repeat("x", 1<<20)
+	poll(long, "3")
+	p.mu.Lock()
+	if n := len(p.leases[peerA].program); n > 256 {
+		t.Errorf("%d bytes of a User-Agent are kept", n)
+	}
+	p.mu.Unlock()
+	poll(long)
 }
 
 func expect(t *testing.T, what string, got []string, want ...string) {
@@ -164,11 +205,11 @@ func TestLeaseSurvivesStoreFaults(t *testing.T) {
 	l.Written()
 	l.Release()
 	f.update = store.ErrFull
-	if _, err := p.Lease(context.Background(), peerA, 0); !errors.Is(err, store.ErrFull) {
+	if _, err := p.Lease(context.Background(), peerA, "", 0); !errors.Is(err, store.ErrFull) {
 		t.Errorf("full store: %v", err)
 	}
 	f.update, f.view = nil, store.ErrClosed
-	if _, err := p.Lease(context.Background(), peerA, 0); !errors.Is(err, store.ErrClosed) {
+	if _, err := p.Lease(context.Background(), peerA, "", 0); !errors.Is(err, store.ErrClosed) {
 		t.Errorf("closed store: %v", err)
 	}
 	f.view = nil

@@ -168,7 +168,7 @@ func (p *testPeer) signed(w http.ResponseWriter, path string, body []byte) (refu
 	case protocol.PollRequest:
 		rows := p.waiting
 		if p.polls != nil {
-			if lease, err = p.polls.Lease(context.Background(), env.Source, q.Limit); err != nil {
+			if lease, err = p.polls.Lease(context.Background(), env.Source, "", q.Limit); err != nil {
 				p.t.Error(err)
 			}
 			rows = lease.Events()
@@ -331,7 +331,7 @@ func (p *testPeer) unsigned(w http.ResponseWriter, path string, body []byte) {
 		}
 		rows := p.waiting
 		if p.polls != nil {
-			lease, err := p.polls.Lease(context.Background(), q.RID, q.Limit)
+			lease, err := p.polls.Lease(context.Background(), q.RID, "", q.Limit)
 			if err != nil {
 				p.t.Error(err)
 			}

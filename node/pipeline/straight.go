@@ -44,7 +44,7 @@ func (p *Processor) submission(ctx context.Context, objects []Object, waiters []
 			continue
 		}
 		o := &objects[i]
-		s.rows = append(s.rows, store.InboxRow{RID: o.RID, Data: encodeRow(stageReceived, o), Accepted: s.now})
+		s.rows = append(s.rows, store.InboxRow{RID: o.RID, Data: encodeRow(stageReceived, o), Accepted: s.now, Frees: o.EventType == protocol.Forget})
 		if waiters != nil {
 			s.rowWaiters = append(s.rowWaiters, waiters[i])
 		}

@@ -28,8 +28,8 @@ const (
 
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// answer is a JSON answer that is written part by part. As long as nothing has
-// gone out it may still become an error answer.
+// answer is an answer that is written part by part; JSON, where no other Content-Type
+// is set. As long as nothing has gone out it may still become an error answer.
 type answer struct {
 	w       http.ResponseWriter
 	ctl     *http.ResponseController
@@ -41,6 +41,8 @@ type answer struct {
 	// seal makes it an envelope; nil for an unsigned answer.
 	seal       *seal
 	generation string // of the request, for the metrics
+	program    string // that asks, as its User-Agent says
+	entered    bool   // it counts as one of the calls at once
 }
 
 func newAnswer(w http.ResponseWriter) *answer {
@@ -63,6 +65,20 @@ func (a *answer) recycle() {
 }
 
 func (a *answer) text(s string) { a.buf = append(a.buf, s...) }
+
+// Write gathers p like text, and writes whole parts to the peer.
+func (a *answer) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		room := min(len(p), max(1, partBytes-len(a.buf)))
+		a.buf = append(a.buf, p[:room]...)
+		p = p[room:]
+		if err := a.spill(); err != nil {
+			return n - len(p), err
+		}
+	}
+	return n, nil
+}
 
 // list opens a list; text before it is the caller's.
 func (a *answer) list(open string) {
@@ -194,7 +210,9 @@ func (a *answer) flush() error {
 	_ = a.ctl.SetWriteDeadline(deadline)
 	if !a.sent {
 		a.sent = true
-		a.w.Header().Set("Content-Type", "application/json")
+		if h := a.w.Header(); h.Get("Content-Type") == "" {
+			h.Set("Content-Type", "application/json")
+		}
 		a.w.WriteHeader(http.StatusOK)
 	}
 	if a.seal != nil {

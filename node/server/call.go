@@ -23,6 +23,7 @@ func (s *server) call(name string, fn func(*http.Request, *answer) error) http.H
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		a := newAnswer(w)
+		a.program = r.UserAgent()
 		if s.product != "" {
 			w.Header().Set("Server", s.product)
 		}
@@ -33,14 +34,7 @@ func (s *server) call(name string, fn func(*http.Request, *answer) error) http.H
 			duration.Observe(time.Since(began).Seconds())
 		}()
 
-		if !s.gate.enter(r.Context()) {
-			status = s.fail(a, r, name, errOverload)
-			return
-		}
-		defer s.gate.leave()
-		s.metrics.inFlight.Inc()
-		defer s.metrics.inFlight.Dec()
-
+		defer s.leave(a)
 		err := contain(fn, r, a)
 		if err == nil {
 			err = a.finish()
@@ -54,6 +48,24 @@ func (s *server) call(name string, fn func(*http.Request, *answer) error) http.H
 				panic(http.ErrAbortHandler)
 			}
 		}
+	}
+}
+
+// enter makes a call one of those at once, or refuses it. It does so when the body
+// is there: a head without a body must not take the place of a call.
+func (s *server) enter(ctx context.Context, a *answer) error {
+	if !s.gate.enter(ctx) {
+		return errOverload
+	}
+	a.entered = true
+	s.metrics.inFlight.Inc()
+	return nil
+}
+
+func (s *server) leave(a *answer) {
+	if a.entered {
+		s.metrics.inFlight.Dec()
+		s.gate.leave()
 	}
 }
 
@@ -77,9 +89,12 @@ func post[Call protocol.Payload](s *server, name string, decode func([]byte, pro
 		if err != nil {
 			return err
 		}
+		if err := s.enter(r.Context(), a); err != nil {
+			return err
+		}
 		if protocol.IsEnvelope(raw) {
 			a.generation = generationSigned
-			call, from, err := opened[Call](s, raw, r.UserAgent())
+			call, from, err := opened[Call](s, raw, a.program)
 			if err != nil {
 				return err
 			}

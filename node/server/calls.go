@@ -37,7 +37,7 @@ func (s *server) poll(ctx context.Context, a *answer, from Sender, req protocol.
 		a.text("]}")
 		return nil
 	}
-	lease, err := s.polls.Lease(ctx, req.RID, max(0, req.Limit))
+	lease, err := s.polls.Lease(ctx, req.RID, a.program, max(0, req.Limit))
 	if err != nil {
 		return fmt.Errorf("leasing events for %s: %w", req.RID, err)
 	}

@@ -8,8 +8,11 @@
 // what waits for a polling peer the Poller's, what is known of other nodes that of
 // Peers; all three are interfaces here.
 //
-// It imports node/protocol, node/identity, node/rid and node/store (the
-// interface), chi and prometheus. Invariants:
+// For people it answers with the OpenAPI document of the calls, and with the page of
+// package apidocs that shows it.
+//
+// It imports node/protocol, node/identity, node/rid, node/store (the interface),
+// node/server/apidocs, chi and prometheus. Invariants:
 //
 //   - A broadcast is answered 200 only after the Acceptor returned, that is,
 //     after its events are durable. A body that is refused leaves no trace.

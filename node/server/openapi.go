@@ -86,30 +86,11 @@ func inJSON(s string) string {
 	return string(quoted[1 : len(quoted)-1])
 }
 
-// answer sends the document, or that the caller's copy is current. The copy has
-// to be checked each time: the document changes with the node's settings.
+// answer sends the document, or that the caller's copy is current.
 func (d openAPI) answer(r *http.Request, a *answer) error {
-	h := a.w.Header()
-	h.Set("ETag", d.etag)
-	h.Set("Cache-Control", "no-cache")
-	if d.isCurrent(r.Header.Values("If-None-Match")) {
-		a.w.WriteHeader(http.StatusNotModified)
-		a.sent = true
+	if !a.changed(r, d.etag) {
 		return nil
 	}
 	a.text(d.text)
 	return nil
-}
-
-// isCurrent reports whether one of the ETags of If-None-Match is the document's.
-func (d openAPI) isCurrent(fields []string) bool {
-	for _, field := range fields {
-		for tag := range strings.SplitSeq(field, ",") {
-			tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
-			if tag == d.etag || tag == "*" {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/koi-net/koi-operator/node/identity"
 	"github.com/koi-net/koi-operator/node/protocol"
 	"github.com/koi-net/koi-operator/node/rid"
+	"github.com/koi-net/koi-operator/node/server/apidocs"
 	"github.com/koi-net/koi-operator/node/store"
 )
 
@@ -70,7 +71,7 @@ type Peers interface {
 type Poller interface {
 	// Lease takes up to limit events (0: as many as fit one answer) that wait
 	// for peer. The lease must be released.
-	Lease(ctx context.Context, peer rid.RID, limit int) (Lease, error)
+	Lease(ctx context.Context, peer rid.RID, program string, limit int) (Lease, error)
 }
 
 // Lease is a peer's events while they are being answered. It is an alias, so
@@ -103,6 +104,9 @@ type Config struct {
 	// is the root. Below "/koi-net" the calls are found at the root too, as in
 	// koi-net 1.0.
 	BasePath string
+	// NoDocs leaves out the page that shows the OpenAPI document to people. The
+	// document itself stays.
+	NoDocs bool
 	// Limits bound bodies. A zero field stands for its default.
 	Limits protocol.Limits
 	// Concurrency bounds the requests served at once (default
@@ -141,8 +145,9 @@ type server struct {
 	metrics *metrics
 }
 
-// New returns the handler of the five calls and of GET on the base path. It
-// fails on an incomplete or contradictory Config.
+// New returns the handler of the five calls, and of GET on the base path, on the
+// OpenAPI document and on the page that shows it. It fails on an incomplete or
+// contradictory Config.
 func New(c Config) (http.Handler, error) {
 	switch {
 	case c.Store == nil:
@@ -201,11 +206,30 @@ func New(c Config) (http.Handler, error) {
 		log:       c.Logger,
 		metrics:   m,
 	}
-	return s.routes(base), nil
+	var docs []apidocs.File
+	if !c.NoDocs {
+		if docs, err = apidocs.Files(); err != nil {
+			return nil, fmt.Errorf("server: %w", err)
+		}
+	}
+	return s.routes(base, docs), nil
 }
 
-func (s *server) routes(base string) http.Handler {
+// readRoutes are the paths that are read with GET and HEAD.
+type readRoutes struct {
+	router chi.Router
+	paths  map[string]bool
+}
+
+func (r readRoutes) add(path string, h http.HandlerFunc) {
+	r.router.Get(path, h)
+	r.router.Head(path, h)
+	r.paths[path] = true
+}
+
+func (s *server) routes(base string, docs []apidocs.File) http.Handler {
 	r := chi.NewRouter()
+	get := readRoutes{r, map[string]bool{}}
 	// A reverse proxy may or may not strip the prefix, and 1.0 serves both.
 	prefixes := []string{base}
 	if base == "/koi-net" {
@@ -214,8 +238,14 @@ func (s *server) routes(base string) http.Handler {
 	takes := generations{signed: !s.identity.Unsigned(), unsigned: !s.denyUnsigned}
 	document := s.call("openapi", newOpenAPI(base, s.product, takes, s.limits).answer)
 	for _, prefix := range prefixes {
-		r.Get(prefix+openAPIPath, document)
-		r.Head(prefix+openAPIPath, document)
+		get.add(prefix+openAPIPath, document)
+		for _, f := range docs {
+			get.add(prefix+f.Path, s.file(f))
+		}
+		if len(docs) > 0 {
+			// Relative, for a proxy may have taken the base path off.
+			get.add(prefix+apidocs.Path+"/", redirect(".."+apidocs.Path))
+		}
 		for path, h := range map[string]http.HandlerFunc{
 			"/events/broadcast": post(s, "broadcast", decodeBroadcast, s.broadcast),
 			"/events/poll":      post(s, "poll", protocol.DecodePoll, s.poll),
@@ -230,8 +260,7 @@ func (s *server) routes(base string) http.Handler {
 	self := s.call("self", s.ownBundle)
 	for _, path := range []string{base, base + "/"} {
 		if path != "" {
-			r.Get(path, self)
-			r.Head(path, self)
+			get.add(path, self)
 		}
 	}
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
@@ -241,7 +270,7 @@ func (s *server) routes(base string) http.Handler {
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		s.metrics.requests.WithLabelValues("unknown", "405", "").Inc()
 		allow := http.MethodPost
-		if path := strings.TrimRight(r.URL.Path, "/"); path == base || strings.HasSuffix(path, openAPIPath) {
+		if get.paths[r.URL.Path] {
 			allow = "GET, HEAD"
 		}
 		w.Header().Set("Allow", allow)

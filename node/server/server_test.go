@@ -95,15 +95,16 @@ type poller struct {
 	err      error
 	events   [][]byte
 	peer     rid.RID
+	program  string
 	limit    int
 	written  int
 	released int
 }
 
-func (p *poller) Lease(_ context.Context, peer rid.RID, limit int) (Lease, error) {
+func (p *poller) Lease(_ context.Context, peer rid.RID, program string, limit int) (Lease, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.peer, p.limit = peer, limit
+	p.peer, p.program, p.limit = peer, program, limit
 	if p.err != nil {
 		return nil, p.err
 	}

@@ -94,6 +94,9 @@ type InboxRow struct {
 	Data []byte
 	// Accepted is when the row was written; zero when it is appended means now.
 	Accepted time.Time
+	// Frees says, when the row is appended, that its object is to delete a bundle:
+	// an engine may take it, if it is small, where it has no room for others.
+	Frees bool
 }
 
 // Queue names the two ways events leave a node.

@@ -314,6 +314,7 @@ func (t *tx) DeleteBundle(r rid.RID) error {
 	if err := t.countType(r.Type(), -1); err != nil {
 		return err
 	}
+	t.freed = true
 	if err := t.delete(bucketIndex, key); err != nil || seq == 0 {
 		return err
 	}

@@ -36,7 +36,7 @@
 // # Bounds
 //
 //	a commit                    Options.BatchUpdates functions, Options.BatchBytes
-//	the file                    Options.MaxSize, less a reserve for deletions
+//	the file                    Options.MaxSize; additions leave a sixteenth of it, 1 MiB at least, to deletions
 //	its volume                  additions leave 1 MiB and a sixty-fourth of the file, 2 MiB at least
 //	Open's look at a file       512 pages, or all of a file up to Options.VerifyBytes; two seconds
 //	memory of Verify, Check     one page with its overflow (what its entries need), a byte for

@@ -67,7 +67,11 @@ func (t *tx) AppendInbox(rows ...store.InboxRow) ([]uint64, error) {
 	}
 	seqs := make([]uint64, 0, len(rows))
 	for _, row := range rows {
-		if err := t.needRoom(len(row.Data) + len(row.RID)); err != nil {
+		need, size := t.needRoom, len(row.Data)+len(row.RID)
+		if row.Frees && size <= smallAddition {
+			need = t.needSpare
+		}
+		if err := need(size); err != nil {
 			return nil, err
 		}
 		seq, err := t.nextSequence(bucketInbox)

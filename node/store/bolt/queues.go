@@ -289,7 +289,11 @@ func (t *tx) Enqueue(q store.Queue, peers []rid.RID, event store.QueueRow, limit
 		}
 		return dropped, nil
 	}
-	if err := t.needRoom(size + len(event.RID) + 128*len(keys)); err != nil {
+	need := t.needRoom
+	if t.freed && size <= smallAddition {
+		need = t.needSpare
+	}
+	if err := need(size + len(event.RID) + 128*len(keys)); err != nil {
 		return nil, err
 	}
 	if event.Queued.IsZero() {

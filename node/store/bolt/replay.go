@@ -47,7 +47,7 @@ func (t *tx) Remember(key [32]byte, at time.Time, bounds store.ReplayBounds) (bo
 	if seen, err := t.Remembered(key); seen || err != nil {
 		return seen, err
 	}
-	if err := t.needRoom(replayBytes); err != nil {
+	if err := t.needSpare(replayBytes); err != nil {
 		return false, err
 	}
 	if at.IsZero() {

@@ -72,8 +72,11 @@ type shared struct {
 	failed error
 	// written estimates the bytes the transaction adds to the file.
 	written int64
-	// room is how many bytes may be added; negative: no bound.
-	room int64
+	// room is how many bytes may be added; negative: no bound. spare is how many
+	// may be by what makes room.
+	room, spare int64
+	// adds is whether anything was added that is not in the service of deletions.
+	adds bool
 
 	// What many functions of one transaction change is collected here and
 	// written by flush: figures by peers key, counts by type, the lengths of
@@ -89,15 +92,16 @@ type shared struct {
 // tx is the Reader, or the Writer, of one function.
 type tx struct {
 	*shared
-	ctx  context.Context // ends iterators early; nil in an update
-	over bool
+	ctx   context.Context // ends iterators early; nil in an update
+	over  bool
+	freed bool // it deleted a bundle
 	// Scratch of lookup and of contents.
 	key       []byte
 	numberKey [8]byte
 }
 
 func newShared(btx *bbolt.Tx, clock func() time.Time) *shared {
-	return &shared{btx: btx, clock: clock, room: -1}
+	return &shared{btx: btx, clock: clock, room: -1, spare: -1}
 }
 
 // guard turns a panic of bbolt over damaged pages, memory faults included,
@@ -216,11 +220,24 @@ func (t *tx) count(id bucket, key []byte) (uint64, error) {
 // needRoom refuses additions once the file nears its bound, while there still
 // are pages for deletions: every change of a B+tree needs some before it frees any.
 func (t *tx) needRoom(n int) error {
-	if t.room < 0 || 2*(t.written+int64(n)) <= t.room {
+	t.adds = true
+	return t.within(n, t.room)
+}
+
+// needSpare is needRoom for small additions in the service of deletions, which are
+// to be possible where nothing else is: the row of a FORGET that waits, its events
+// for others. They may take half of what is kept for deletions.
+func (t *tx) needSpare(n int) error { return t.within(n, t.spare) }
+
+func (t *tx) within(n int, room int64) error {
+	if room < 0 || 2*(t.written+int64(n)) <= room {
 		return nil
 	}
-	return fmt.Errorf("%w: the file is at its configured size; enlarge it or delete something", store.ErrFull)
+	return fmt.Errorf("%w: no room for additions is left within the store's bound or on its volume; enlarge either, or delete something", store.ErrFull)
 }
+
+// smallAddition bounds what may take from what is kept for deletions.
+const smallAddition = 1 << 10
 
 // scan calls fn with each key that has prefix, in order, beginning after the
 // key after (nil: from the first), until fn returns false. The key is fn's until

@@ -232,27 +232,54 @@ func (b *batch) begin() (err error) {
 		return mapError(b.s.path, err)
 	}
 	b.shared = newShared(btx, b.s.options.Clock)
-	b.shared.room = b.s.room(btx)
+	b.shared.room, b.shared.spare = b.s.room(btx)
 	return nil
 }
 
 // room is how many bytes may still be added, or negative for no bound: what the
-// file may grow by, and what there is on its volume, less what deletions need.
-func (s *Store) room(btx *bbolt.Tx) int64 {
+// file may grow by, and what there is on its volume, less what deletions need. spare
+// leaves them half of it.
+func (s *Store) room(btx *bbolt.Tx) (room, spare int64) {
 	stats := s.db.Stats()
 	free := int64(stats.FreePageN+stats.PendingPageN) * int64(s.db.Info().PageSize)
 	used := btx.Size() - free
-	room := int64(-1)
+	room, spare = -1, -1
 	if limit := s.options.MaxSize; limit > 0 {
-		room = max(limit-(allocSize+max(limit/16, 1<<20))-used, 0)
+		kept := keptOf(limit)
+		spare = max(limit-allocSize-kept/2-used, 0)
+		room = max(spare-kept/2, 0)
 	}
 	if left, known := s.options.volume(s.path); known {
-		onVolume := max(left+free-(allocSize+max(btx.Size()/64, 1<<20)), 0)
-		if room < 0 || onVolume < room {
+		kept := max(btx.Size()/64, 1<<20)
+		onVolume := max(left+free-allocSize-kept/2, 0)
+		if room < 0 || onVolume < spare {
+			spare = onVolume
+		}
+		if onVolume = max(onVolume-kept/2, 0); room < 0 || onVolume < room {
 			room = onVolume
 		}
 	}
-	return room
+	return room, spare
+}
+
+// keptOf is what of a bound additions leave to deletions.
+func keptOf(limit int64) int64 { return max(limit/16, 1<<20) }
+
+// bound is how large a commit may make the file. What is free in it lies in pieces,
+// and a deletion may need a larger one (what is left of a page with large contents is
+// written in one piece): so additions leave some at its end, too. A file that
+// is larger than its bound already is to be deleted from all the same.
+func (s *Store) bound(adds bool, size int64) int {
+	limit := s.options.MaxSize
+	switch {
+	case limit <= 0:
+		return 0
+	case adds:
+		return int(limit - keptOf(limit))
+	case size > limit-allocSize:
+		return int(size + 2*allocSize + keptOf(limit))
+	}
+	return int(limit)
 }
 
 func (b *batch) commit() (err error) {
@@ -277,6 +304,7 @@ func (b *batch) commit() (err error) {
 		}
 	}()
 	txid := shared.btx.ID()
+	b.s.db.MaxSize = b.s.bound(shared.adds, shared.btx.Size())
 	if err := shared.btx.Commit(); err != nil {
 		err = mapError(b.s.path, err)
 		if b.s.untouched(err, txid) {

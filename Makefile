@@ -62,7 +62,7 @@ verify: ## Regenerate everything that is generated, and fail if that changes any
 ## Test
 
 .PHONY: test
-test: verify lint test-unit fuzz-wire interop test-envtest e2e ## Run all tests: this is what CI runs
+test: verify lint test-unit browser chaos-short fuzz-wire interop test-envtest e2e ## Run all tests: this is what CI runs
 
 .PHONY: test-unit
 test-unit: ## Test what needs nothing but Go, with the race detector
@@ -82,6 +82,10 @@ e2e: ## Test on a real cluster: operator, nodes, edges, from up to down
 .PHONY: interop
 interop: ## Test against the released Python nodes, each version in every role
 	$(GO) test -tags=interop -count=1 -timeout=30m -v ./hack/interop -parallel 4
+
+.PHONY: browser
+browser: ## Test the node's page for people in a headless Chromium
+	cd hack/browser && $(GO) vet . && $(GO) test -count=1 -timeout=5m -v .
 
 FUZZ_TIME ?= 30s
 # What a peer's bytes meet first: package and target.

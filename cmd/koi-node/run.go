@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
 	"github.com/koi-net/koi-operator/node"
@@ -60,6 +62,9 @@ func (a *app) serve(ctx context.Context, s *settings) error {
 	cfg := s.config
 	cfg.Version = a.version
 	cfg.Logger = s.logger(a.stderr)
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	cfg.Metrics = metrics
 	n, err := a.newNode(cfg)
 	if err != nil {
 		return err

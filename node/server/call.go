@@ -51,6 +51,16 @@ func (s *server) call(name string, fn func(*http.Request, *answer) error) http.H
 	}
 }
 
+// plain makes the handler of a call without a body.
+func (s *server) plain(name string, fn func(*http.Request, *answer) error) http.HandlerFunc {
+	return s.call(name, func(r *http.Request, a *answer) error {
+		if err := s.enter(r.Context(), a); err != nil {
+			return err
+		}
+		return fn(r, a)
+	})
+}
+
 // enter makes a call one of those at once, or refuses it. It does so when the body
 // is there: a head without a body must not take the place of a call.
 func (s *server) enter(ctx context.Context, a *answer) error {

@@ -13,12 +13,7 @@ import (
 // file answers with one of the files of the page that shows the OpenAPI document,
 // within the bound on requests served at once.
 func (s *server) file(f apidocs.File) http.HandlerFunc {
-	return s.call("docs", func(r *http.Request, a *answer) error {
-		if err := s.enter(r.Context(), a); err != nil {
-			return err
-		}
-		return a.file(r, f)
-	})
+	return s.plain("docs", func(r *http.Request, a *answer) error { return a.file(r, f) })
 }
 
 // file sends the file, compressed to whoever takes that, or that the caller's copy

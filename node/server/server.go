@@ -236,7 +236,7 @@ func (s *server) routes(base string, docs []apidocs.File) http.Handler {
 		prefixes = append(prefixes, "")
 	}
 	takes := generations{signed: !s.identity.Unsigned(), unsigned: !s.denyUnsigned}
-	document := s.call("openapi", newOpenAPI(base, s.product, takes, s.limits).answer)
+	document := s.plain("openapi", newOpenAPI(base, s.product, takes, s.limits).answer)
 	for _, prefix := range prefixes {
 		get.add(prefix+openAPIPath, document)
 		for _, f := range docs {
@@ -257,7 +257,7 @@ func (s *server) routes(base string, docs []apidocs.File) http.Handler {
 			r.Post(prefix+path+"/", redirect(prefix+path))
 		}
 	}
-	self := s.call("self", s.ownBundle)
+	self := s.plain("self", s.ownBundle)
 	for _, path := range []string{base, base + "/"} {
 		if path != "" {
 			get.add(path, self)

@@ -22,6 +22,7 @@ func TestEveryLimitIsMeasured(t *testing.T) {
 		"sign":   func() (Result, error) { return Sign(ctx, moment) },
 		"verify": func() (Result, error) { return Verify(ctx, moment) },
 		"http":   func() (Result, error) { return HTTP(ctx, 3, 2, moment) },
+		"answer": func() (Result, error) { return Answers(ctx, 1000, moment) },
 	} {
 		r, err := measure()
 		if err != nil || r.Done == 0 || r.Elapsed <= 0 || len(r.Each) != r.Done || r.Rate() <= 0 {

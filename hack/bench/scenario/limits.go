@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/koi-net/koi-operator/hack/bench/limits"
@@ -12,7 +13,7 @@ import (
 var limitsGroup = report.Group{
 	Name: "limits", Title: "The limits of the machine",
 	About: "What is under the nodes, by itself. bbolt writes the same bytes in the same batches as a node that gets the broadcasts below, each bundle at a random key " +
-		"of one bucket; requests that wait share a commit, as a node's do. HTTP is a server that reads the body and answers null; it shares the cores with its clients, as nodes do.",
+		"of one bucket; requests that wait share a commit, as a node's do. HTTP is a server that reads the body and answers null, or as many bytes as nodes are asked for below; it shares the cores with its clients, as nodes do.",
 	Columns: []report.Column{
 		{Key: "rate", Title: "a second"},
 		{Key: "p50", Title: "p50 ms", Digits: 3, Lower: true},
@@ -52,6 +53,13 @@ func (e *Env) limitCases() []Case {
 	for _, l := range broadcastLoads {
 		cases = append(cases, limit("HTTP alone: "+BroadcastLoad(l.clients, l.events), func(ctx context.Context, _ string) (limits.Result, error) {
 			return limits.HTTP(ctx, l.clients, l.events, during)
+		}))
+	}
+	// What a node answers to bundles/fetch of 100, signed and unsigned, and to
+	// rids/fetch of 10,000.
+	for _, kib := range []int{120, 240, 488} {
+		cases = append(cases, limit(fmt.Sprintf("HTTP alone: 1 client, an answer of %d KiB", kib), func(ctx context.Context, _ string) (limits.Result, error) {
+			return limits.Answers(ctx, kib<<10, during)
 		}))
 	}
 	return cases

@@ -218,7 +218,7 @@ func (n *Node) build() (err error) {
 		Self: self, Store: n.store, Graph: n.graph,
 		Handlers: append(handlers.Default(handlers.Options{
 			Self: self, Profile: n.Profile, Approval: n.cfg.EdgeApproval, Coordinator: n.cfg.Coordinator, ClockSkew: clockSkew,
-			DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Heard: n.heard,
+			DenyUnsigned: n.cfg.UnsignedPeers == UnsignedDeny, Heard: n.heard, Doubted: n.doubted,
 		}), n.cfg.Handlers...),
 		Fetcher: n.fetcher(), Route: n.route, OnCommit: n.committed, OnDamaged: n.repairs.seen,
 		QueueLimits: store.QueueLimits{Rows: n.cfg.QueueRows, Bytes: n.cfg.QueueBytes},
@@ -257,6 +257,9 @@ func (n *Node) fetcher() fetcher { return fetcher{graph: n.graph, client: n.clie
 
 // heard passes on what others say of a node.
 func (n *Node) heard(r rid.RID, p protocol.NodeProfile) { n.contact.Heard(r, p) }
+
+// doubted passes on that others forgot a node.
+func (n *Node) doubted(r rid.RID) { n.contact.Doubted(r) }
 
 // forgottenBy passes on that a peer does not know us.
 func (n *Node) forgottenBy(r rid.RID) { n.contact.ForgottenBy(r) }

@@ -80,7 +80,7 @@ type Manager struct {
 	paused  bool
 	first   FirstContact
 	refused map[rid.RID]Refusal // by source
-	hints   map[rid.RID]peer.Target
+	hints   map[rid.RID]hint
 }
 
 // firstContact is the key of the first contact, which may have no RID yet.
@@ -149,7 +149,7 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1),
-		peers: map[rid.RID]*state{}, refused: map[rid.RID]Refusal{}, hints: map[rid.RID]peer.Target{},
+		peers: map[rid.RID]*state{}, refused: map[rid.RID]Refusal{}, hints: map[rid.RID]hint{},
 		first: FirstContact{RID: cfg.FirstContactRID},
 	}
 	return m, nil

@@ -195,6 +195,10 @@ func (w *world) Submit(_ context.Context, objects ...pipeline.Object) error {
 
 func (w *world) Do(_ context.Context, objects ...pipeline.Object) ([]pipeline.Outcome, error) {
 	for _, o := range objects {
+		if o.EventType == protocol.Forget {
+			w.note("forget %s", o.RID)
+			continue
+		}
 		if o.Source.External() && o.Source != "" {
 			w.note("learn %s", o.RID)
 			w.keep(protocol.Bundle{Manifest: *o.Manifest, Contents: o.Contents}, string(o.Source))

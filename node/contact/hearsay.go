@@ -33,7 +33,7 @@ func (m *Manager) Heard(r rid.RID, p protocol.NodeProfile) {
 	_, again := m.hints[r]
 	room := again || len(m.hints) < maxHints
 	if room {
-		m.hints[r] = peer.Target{RID: r, URL: p.BaseURL, Key: p.PublicKey}
+		m.hints[r] = hint{Target: peer.Target{RID: r, URL: p.BaseURL, Key: p.PublicKey}}
 	}
 	m.mu.Unlock()
 	if room {
@@ -41,14 +41,41 @@ func (m *Manager) Heard(r rid.RID, p protocol.NodeProfile) {
 	}
 }
 
-func (m *Manager) hint(r rid.RID) (peer.Target, bool) {
+// Doubted takes note that others forgot a node with a key that we have an edge
+// with, as a coordinator of the reference does after four failed calls. It is not
+// believed: the node is asked itself, and forgotten only if it does not answer. Or a
+// restart would end an edge at one end alone, for which nobody would ever ask again.
+func (m *Manager) Doubted(r rid.RID) {
+	n, ok := m.cfg.Graph.Node(r)
+	if !ok || r == m.cfg.Self {
+		return
+	}
+	m.mu.Lock()
+	_, again := m.hints[r]
+	room := again || len(m.hints) < maxHints
+	if room {
+		m.hints[r] = hint{Target: Target(n), doubted: true}
+	}
+	m.mu.Unlock()
+	if room {
+		m.Poke(r)
+	}
+}
+
+// hint is where a node is to be asked for its own word.
+type hint struct {
+	peer.Target
+	doubted bool // others forgot it
+}
+
+func (m *Manager) hint(r rid.RID) (hint, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t, ok := m.hints[r]
 	return t, ok
 }
 
-func (m *Manager) dropHint(t peer.Target) {
+func (m *Manager) dropHint(t hint) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.hints[t.RID] == t {
@@ -81,10 +108,19 @@ func (m *Manager) followHint(ctx context.Context, r rid.RID, st *state) error {
 	if !hinted {
 		return nil
 	}
-	err := m.confirmNode(ctx, t)
-	if err == nil || st.attempts >= hintAttempts {
+	err := m.confirmNode(ctx, t.Target)
+	switch {
+	case err == nil:
 		m.dropHint(t)
 		return nil
+	case st.attempts < hintAttempts:
+		return err
 	}
+	m.dropHint(t)
+	if !t.doubted {
+		return nil
+	}
+	m.log.Info("a node that others forgot does not answer, and is forgotten", "node", r, "error", err)
+	_, err = m.cfg.Knowledge.Do(ctx, pipeline.Object{RID: r, EventType: protocol.Forget})
 	return err
 }

@@ -115,3 +115,31 @@ func TestSignedHandshake(t *testing.T) {
 		t.Error("nothing says why there is no handshake")
 	}
 }
+
+// What others forgot is asked itself: it stays where it answers, and goes where it
+// does not.
+func TestDoubtIsSettledByTheNode(t *testing.T) {
+	w := newKeyedWorld(t)
+	w.m.cfg.Interests = nil
+	w.keep(w.bundle(dora, dorasProfile(url).Contents(), 0), string(dora))
+	w.held[dora] = w.bundle(dora, dorasProfile(url).Contents(), 0)
+	w.m.Doubted(dora)
+	w.expect("it answers", w.turn(0), "fetch ["+string(dora)+"]", "learn "+string(dora))
+	if len(w.m.hints) != 0 {
+		t.Error("the doubt stays")
+	}
+	w.down = true
+	w.m.Doubted(dora)
+	var said []string
+	for range 30 {
+		said = append(said, w.turn(2*time.Minute)...)
+	}
+	if len(said) != hintAttempts+2 || said[len(said)-1] != "forget "+string(dora) {
+		t.Errorf("it does not answer: %q", said)
+	}
+	w.m.Doubted(keyedSelf)
+	w.m.Doubted("orn:koi-net.node:nobody+1")
+	if len(w.m.hints) != 0 {
+		t.Error("who is not there is doubted")
+	}
+}

@@ -13,7 +13,8 @@ import (
 // Whose word counts, by the rules of docs/node.md. In the reference any known
 // node may change and forget whatever it names; here
 
-//   - a node with a key speaks for itself, under its signature;
+//   - a node with a key speaks for itself, under its signature; who forgets one that
+//     we have an edge with has it asked;
 //   - an end of an edge speaks for the edge;
 //   - whoever provided a bundle may change it, and so may a provider of its type
 //     that we subscribe to, as coordinators relay what they hear;
@@ -23,16 +24,37 @@ import (
 // What is not known yet is taken from anyone known.
 
 // mayForget holds a FORGET against these rules.
-func mayForget() pipeline.Handler {
+func mayForget(o Options) pipeline.Handler {
 	return pipeline.Handler{
 		Name: "may-forget", Quick: true, Phase: pipeline.PhaseRID, EventTypes: []protocol.EventType{protocol.Forget}, Origin: pipeline.ExternalOnly,
 		Func: func(_ context.Context, c *pipeline.Context, k *pipeline.Object) error {
-			if k.Previous == nil || speaksFor(c.Graph, k.Source, k.RID, *k.Previous) {
+			switch {
+			case k.Previous == nil:
 				return nil
+			case !speaksFor(c.Graph, k.Source, k.RID, *k.Previous):
+				return pipeline.Stop(ReasonNoStanding)
+			case o.Doubted != nil && answersForItself(o.Self, c.Graph, k):
+				o.Doubted(k.RID)
+				return pipeline.Stop(ReasonHearsay)
 			}
-			return pipeline.Stop(ReasonNoStanding)
+			return nil
 		},
 	}
+}
+
+// answersForItself reports whether an object is about another node than who sent it,
+// that has a key, can be called and has an edge with us.
+func answersForItself(self rid.RID, g *graph.Graph, k *pipeline.Object) bool {
+	if k.RID.Type() != rid.NodeType || rid.RID(k.Source) == k.RID || !rid.IsKeyed(k.RID) {
+		return false
+	}
+	n, ok := g.Node(k.RID)
+	if !ok || n.Profile.NodeType != protocol.Full || n.Profile.BaseURL == "" {
+		return false
+	}
+	_, to := g.Edge(self, k.RID)
+	_, from := g.Edge(k.RID, self)
+	return to || from
 }
 
 // mayChange holds a change of what is known against these rules. Nodes and edges

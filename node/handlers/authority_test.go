@@ -294,3 +294,26 @@ func TestFutureIsKeptUntilItComes(t *testing.T) {
 		t.Errorf("%d objects still quarantined", got)
 	}
 }
+
+// A node with a key that we have an edge with is not forgotten on the word of
+// others: it is asked. Its own word counts, and so does that of others where there
+// is no edge.
+func TestForgottenByOthers(t *testing.T) {
+	var doubted []rid.RID
+	s := newSignedWorld(t, func(o *handlers.Options) { o.Doubted = func(r rid.RID) { doubted = append(doubted, r) } })
+	dora := s.introduce("dora")
+	e := rid.NewEdge(dora, s.self)
+	s.do(pipeline.Object{RID: e, Contents: between(dora, s.self, protocol.Proposed, protocol.Webhook, notes)})
+	if out := s.hears(pipeline.Source(s.coord), protocol.Forget, dora, nil, 0); out.Stopped != handlers.ReasonHearsay || len(doubted) != 1 || doubted[0] != dora {
+		t.Errorf("%+v; doubted %v", out, doubted)
+	}
+	if got := s.status(dora, s.self); got != "PROPOSED" {
+		t.Errorf("the edge is %s", got)
+	}
+	if out := s.hears(pipeline.Source(s.coord), protocol.Forget, s.carol, nil, 0); out.Stopped != "" || len(doubted) != 1 {
+		t.Errorf("without an edge: %+v; doubted %v", out, doubted)
+	}
+	if out := s.hears(pipeline.Source(dora), protocol.Forget, dora, nil, time.Second); out.Stopped != "" || len(doubted) != 1 {
+		t.Errorf("its own word: %+v; doubted %v", out, doubted)
+	}
+}

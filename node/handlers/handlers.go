@@ -21,7 +21,7 @@ const (
 	ReasonInvalidProfile   = "InvalidProfile"
 	ReasonOurBaseURL       = "ClaimsOurBaseURL"
 	ReasonInvalidKey       = "InvalidKey"   // a node's key is missing, or not the one its RID was made from
-	ReasonHearsay          = "Hearsay"      // a node with a key, in others' words: the node itself is asked
+	ReasonHearsay          = "Hearsay"      // a node with a key, in others' words, or forgotten by them: the node itself is asked
 	ReasonNoStanding       = "NoStanding"   // the word of whom it came from does not count for it
 	ReasonForeignEdge      = "ForeignEdge"  // an edge's RID was not made from its ends
 	ReasonUnsignedPeer     = "UnsignedPeer" // a node without a key, where those are denied
@@ -43,6 +43,9 @@ type Options struct {
 	// Heard, if set, is told what others say of a node with a key, so that the
 	// node itself can be asked. It must not block.
 	Heard func(r rid.RID, p protocol.NodeProfile)
+	// Doubted, if set, is told that others forgot a node with a key that we have an
+	// edge with, so that the node itself can be asked. It must not block.
+	Doubted func(r rid.RID)
 }
 
 // Default returns the default handlers in the order in which they have to run.
@@ -50,7 +53,7 @@ func Default(o Options) []pipeline.Handler {
 	hs := []pipeline.Handler{
 		ownKnowledge(o),
 		unknownForgotten(),
-		mayForget(),
+		mayForget(o),
 		newerOnly(),
 		mayChange(),
 		notFromTheFuture(o),

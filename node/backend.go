@@ -12,7 +12,6 @@ import (
 	"github.com/koi-net/koi-operator/node/admin"
 	"github.com/koi-net/koi-operator/node/admin/client"
 	"github.com/koi-net/koi-operator/node/contact"
-	"github.com/koi-net/koi-operator/node/edge"
 	"github.com/koi-net/koi-operator/node/graph"
 	"github.com/koi-net/koi-operator/node/handlers"
 	"github.com/koi-net/koi-operator/node/peer"
@@ -317,34 +316,11 @@ func (b backend) decide(ctx context.Context, d store.Decision) error {
 
 // reconsider brings the edge of a pair in line with what is decided now.
 func (b backend) reconsider(ctx context.Context, source, target rid.RID) error {
-	n := b.n
-	e, ok := n.graph.Edge(source, target)
-	if !ok {
-		return nil
-	}
-	in := edge.Negotiation{
-		Self: n.identity.RID, Provides: handlers.Provided(n.Profile()), Policy: n.cfg.EdgeApproval, Current: &e.Profile,
-	}
-	if k, ok := n.graph.Node(target); ok && k.Believed() {
-		in.Known, in.TargetKind = true, k.Profile.NodeType
-	}
-	err := n.store.View(ctx, func(tx store.Reader) error {
-		d, err := tx.Decision(source, target)
-		if err == nil {
-			in.Decision = &edge.Decision{Approved: d.Approved, EdgeType: d.EdgeType, RIDTypes: d.RIDTypes}
-		}
+	o, err := b.n.reconsidered(ctx, source, target)
+	if o == nil || err != nil {
 		return err
-	})
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("read the decision on %s to %s: %w", source, target, err)
 	}
-	switch out := edge.Reconsider(in); out.Action {
-	case edge.Refuse:
-		return b.process(ctx, pipeline.Object{RID: e.RID, EventType: protocol.Forget})
-	case edge.Approve:
-		return b.process(ctx, pipeline.Object{RID: e.RID, EventType: protocol.Update, Contents: out.Profile.Contents()})
-	}
-	return nil
+	return b.process(ctx, *o)
 }
 
 // process submits one internal object and reports its failure.

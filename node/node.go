@@ -413,6 +413,9 @@ func (n *Node) run(ctx context.Context) error {
 		err = n.presentFormer(serveCtx, err)
 	}
 	if err == nil {
+		err = n.reconsiderEdges(serveCtx)
+	}
+	if err == nil {
 		work.Go(func() error { return n.delivery.Run(workCtx) })
 		work.Go(func() error { return n.polls.Run(workCtx) })
 		work.Go(func() error { return n.keepTraits(workCtx) })

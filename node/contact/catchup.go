@@ -18,6 +18,10 @@ import (
 // contents of ordinary size; the Caller asks in parts where it is not enough.
 const bundlesPerFetch = 100
 
+// manifestsPerCheck keeps a question for manifests by RID below the size limit of a
+// body, even where each RID is as long as it may be.
+const manifestsPerCheck = 5_000
+
 // catchUp compares a provider's state with the cache and takes in what is
 // unknown or newer: once on contact, so that the node has something at once,
 // and once more after approval, for what was published in between.
@@ -36,6 +40,11 @@ func (m *Manager) catchUp(ctx context.Context, n graph.Node, want *protocol.Edge
 	}
 	for chunk := range slices.Chunk(missing, bundlesPerFetch) {
 		if err := m.fetchBundles(ctx, Target(n), chunk); err != nil {
+			return fmt.Errorf("catch up with %s: %w", n.RID, err)
+		}
+	}
+	for chunk := range slices.Chunk(missing, manifestsPerCheck) {
+		if err := m.forgottenMeanwhile(ctx, Target(n), chunk); err != nil {
 			return fmt.Errorf("catch up with %s: %w", n.RID, err)
 		}
 	}
@@ -108,4 +117,32 @@ func (m *Manager) fetchBundles(ctx context.Context, t peer.Target, rids []rid.RI
 		objects = append(objects, pipeline.FromBundle(m.source(t), b))
 	}
 	return m.cfg.Knowledge.Submit(ctx, objects...)
+}
+
+// forgottenMeanwhile forgets, of what was taken in, what its provider has forgotten
+// since it gave it: its FORGET may have come before what was fetched was taken in,
+// and told nothing then. One that comes from now on comes after it.
+func (m *Manager) forgottenMeanwhile(ctx context.Context, t peer.Target, taken []rid.RID) error {
+	ans, err := m.cfg.Caller.FetchManifests(ctx, t, nil, taken)
+	if err != nil {
+		return fmt.Errorf("ask what was forgotten meanwhile: %w", err)
+	}
+	if len(ans.NotFound) == 0 {
+		return nil
+	}
+	asked := make(map[rid.RID]bool, len(taken))
+	for _, r := range taken {
+		asked[r] = true
+	}
+	var gone []pipeline.Object
+	for _, r := range ans.NotFound {
+		if asked[r] {
+			asked[r] = false // once, however often it is listed
+			gone = append(gone, pipeline.Object{RID: r, EventType: protocol.Forget, Source: m.source(t)})
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return m.cfg.Knowledge.Submit(ctx, gone...)
 }

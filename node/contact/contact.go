@@ -106,6 +106,7 @@ type state struct {
 	greeted   int       // introductions to a first contact that has no edge with us
 	told      time.Time // when a partial node was last told of a proposal, zero where none waits
 	tellings  int
+	insisted  time.Time // when an approved edge was last proposed again; no reset forgets it
 }
 
 // FirstContact says how the node stands with its first contact.

@@ -47,6 +47,7 @@ type world struct {
 	held map[rid.RID]protocol.Bundle // at the peer
 	own  *protocol.Bundle            // the peer's own bundle; nil: it does not answer GET
 	down bool
+	gone map[rid.RID]bool // forgotten by the peer once it was fetched
 }
 
 func newWorld(t *testing.T, change func(*Config)) *world {
@@ -148,7 +149,17 @@ func (w *world) Broadcast(_ context.Context, to peer.Target, events [][]byte, _ 
 	return nil
 }
 
-func (w *world) FetchManifests(_ context.Context, _ peer.Target, types []rid.Type, _ []rid.RID) (ans protocol.ManifestsAnswer, err error) {
+func (w *world) FetchManifests(_ context.Context, _ peer.Target, types []rid.Type, rids []rid.RID) (ans protocol.ManifestsAnswer, err error) {
+	if len(rids) > 0 {
+		w.note("check %v", rids)
+		for _, r := range rids {
+			if w.gone[r] {
+				ans.NotFound = append(ans.NotFound, r, r)
+			}
+		}
+		ans.NotFound = append(ans.NotFound, "orn:test.note:not-asked-for")
+		return ans, w.call()
+	}
 	w.note("fetch manifests of %v", types)
 	for _, b := range w.held {
 		ans.Manifests = append(ans.Manifests, b.Manifest)
@@ -188,6 +199,10 @@ func (w *world) Self(context.Context, string) (protocol.Bundle, error) {
 
 func (w *world) Submit(_ context.Context, objects ...pipeline.Object) error {
 	for _, o := range objects {
+		if o.EventType == protocol.Forget {
+			w.note("forget %s from %s", o.RID, o.Source)
+			continue
+		}
 		w.note("take %s from %s", o.RID, o.Source)
 	}
 	return nil
@@ -259,14 +274,15 @@ func TestProviderOfAnInterestIsSubscribedToAndCaughtUpWith(t *testing.T) {
 	w.expect("on contact", w.turn(0),
 		"send NEW "+string(self)+" to ["+string(alice)+"]", "propose "+string(fromAlice),
 		"fetch manifests of [orn:test.note]", "fetch [orn:test.note:0 orn:test.note:2]",
-		"take orn:test.note:0 from unsigned", "take orn:test.note:2 from unsigned")
+		"take orn:test.note:0 from unsigned", "take orn:test.note:2 from unsigned", "check [orn:test.note:0 orn:test.note:2]")
 
 	// Approved: once more, for what was published in between.
 	w.keep(w.bundle(fromAlice, edgeContents(alice, self, protocol.Approved), time.Second), "unsigned")
 	w.held[fromAlice] = w.bundle(fromAlice, edgeContents(alice, self, protocol.Approved), time.Second)
 	w.m.Poke(alice)
 	w.expect("on approval", w.turn(5*time.Second), "fetch ["+string(fromAlice)+"]", "fetch manifests of [orn:test.note]",
-		"fetch [orn:test.note:0 orn:test.note:2]", "take orn:test.note:0 from unsigned", "take orn:test.note:2 from unsigned")
+		"fetch [orn:test.note:0 orn:test.note:2]", "take orn:test.note:0 from unsigned", "take orn:test.note:2 from unsigned",
+		"check [orn:test.note:0 orn:test.note:2]")
 	w.expect("at rest", w.turn(time.Second))
 	w.expect("at the next check", w.turn(2*time.Minute), "fetch ["+string(fromAlice)+"]")
 }

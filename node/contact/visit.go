@@ -197,7 +197,7 @@ func (m *Manager) confirm(ctx context.Context, n graph.Node, st *state) error {
 		if i < 0 {
 			err = m.lost(ctx, e, st)
 		} else {
-			err = m.compare(ctx, n, e, ans.Bundles[i])
+			err = m.compare(ctx, n, e, ans.Bundles[i], st)
 		}
 		if err != nil {
 			return err
@@ -247,16 +247,66 @@ func (m *Manager) tell(ctx context.Context, e graph.Edge) error {
 	return errors.Join(m.cfg.Knowledge.Send(ctx, own, other), m.cfg.Knowledge.Send(ctx, newEvent(rec.Bundle), other))
 }
 
-// compare takes in what the other end knows better, and tells it what we do.
-func (m *Manager) compare(ctx context.Context, n graph.Node, e graph.Edge, theirs protocol.Bundle) error {
+// compare takes in what the other end knows better, and tells it what we do. Where we
+// are the target, an approval that the source does not hold is none, as when the
+// source lost it with a restored backup: see insist.
+func (m *Manager) compare(ctx context.Context, n graph.Node, e graph.Edge, theirs protocol.Bundle, st *state) error {
 	rec, err := m.bundle(ctx, e.RID)
 	if err != nil || theirs.Manifest.SHA256Hash == rec.Bundle.Manifest.SHA256Hash {
 		return ignoreNotFound(err)
 	}
-	if theirs.Manifest.Timestamp.Time().After(rec.Bundle.Manifest.Timestamp.Time()) {
+	ours := rec.Bundle.Manifest
+	take := theirs.Manifest.Timestamp.Time().After(ours.Timestamp.Time())
+	if e.Profile.Target == m.cfg.Self {
+		p, err := protocol.ParseEdgeProfile(theirs.Contents)
+		approved := err == nil && p.Status == protocol.Approved
+		if !approved || !take && e.Profile.Status == protocol.Approved {
+			return m.insist(ctx, e, ours, theirs.Manifest, st)
+		}
+		take = true // the answer to a proposal, whatever it is stamped with
+	}
+	if take {
 		return m.cfg.Knowledge.Submit(ctx, pipeline.FromBundle(m.source(Target(n)), theirs))
 	}
 	return m.tell(ctx, e)
+}
+
+// insist proposes the terms of an edge to us again, stamped later than what either
+// end holds of it, so that its source decides on them now. An approved edge is only
+// proposed from here on; that happens once in a RetryCap at most, whatever the source
+// says, and a proposal that stays unanswered is repeated as any other is.
+func (m *Manager) insist(ctx context.Context, e graph.Edge, ours, theirs protocol.Manifest, st *state) error {
+	p, now := e.Profile, m.cfg.Now()
+	approved := p.Status == protocol.Approved
+	if approved && now.Sub(st.insisted) < m.cfg.RetryCap {
+		return nil
+	}
+	after := &ours
+	if theirs.Timestamp.Time().After(ours.Timestamp.Time()) {
+		after = &theirs
+	}
+	p.Status = protocol.Proposed
+	b, err := protocol.NewBundle(e.RID, pipeline.NextTime(now, after), p.Contents())
+	if err != nil {
+		return fmt.Errorf("propose the edge from %s again: %w", p.Source, err)
+	}
+	own, err := m.ownEvent(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.cfg.Knowledge.Send(ctx, own, p.Source); err != nil {
+		return err
+	}
+	if !approved {
+		return m.cfg.Knowledge.Send(ctx, newEvent(b), p.Source) // the same contents are held
+	}
+	m.log.Info("the source of an approved edge does not hold it as approved: it is proposed again", "edge", e.RID, "source", p.Source)
+	st.proposed, st.insisted = now, now
+	_, err = m.cfg.Knowledge.Do(ctx, pipeline.Object{RID: e.RID, EventType: protocol.New, Manifest: &b.Manifest, Contents: b.Contents})
+	if err != nil {
+		return fmt.Errorf("propose the edge from %s again: %w", p.Source, err)
+	}
+	return nil
 }
 
 func ignoreNotFound(err error) error {

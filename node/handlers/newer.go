@@ -10,8 +10,9 @@ import (
 
 // newerOnly lets through what differs from the cache and is newer. Two things
 // pass whatever they are stamped with: a node's own word where only others' is
-// held, and the answer to a proposal of ours, or a source whose clock is behind
-// could never approve one.
+// held, and the source's own answer to a proposal of ours, or a source whose clock is
+// behind could never approve one. What others relay of that has to be newer: it may be
+// the answer to an earlier proposal.
 func newerOnly() pipeline.Handler {
 	return pipeline.Handler{
 		Name: "newer-only", Quick: true, Phase: pipeline.PhaseManifest,
@@ -40,14 +41,21 @@ func confirms(self rid.RID, k *pipeline.Object) bool {
 }
 
 // answersProposal reports whether an object is the approved form of an edge that
-// self has proposed.
+// self has proposed, in the words of its source, or of nobody that can be told. One
+// without contents may be: the negotiation sees them, once they are fetched.
 func answersProposal(self rid.RID, k *pipeline.Object) bool {
-	if k.RID.Type() != rid.EdgeType || k.Contents == nil {
+	if k.RID.Type() != rid.EdgeType || !k.Source.External() {
 		return false
 	}
 	ours, err := protocol.ParseEdgeProfile(k.Previous.Bundle.Contents)
 	if err != nil || ours.Target != self || ours.Status != protocol.Proposed {
 		return false
+	}
+	if rid.RID(k.Source) != ours.Source && k.Source != pipeline.Unsigned {
+		return false
+	}
+	if k.Contents == nil {
+		return true
 	}
 	theirs, err := protocol.ParseEdgeProfile(k.Contents)
 	return err == nil && theirs.Source == ours.Source && theirs.Target == self && theirs.Status == protocol.Approved

@@ -90,6 +90,11 @@ func (e *effects) write(tx store.Writer, noted *noted) error {
 		if err := forget(tx, e.forgotten); err != nil {
 			return err
 		}
+		if e.p.quarantine.has(e.forgotten) {
+			if err := tx.PutValue(quarantineKey(e.forgotten), nil); err != nil {
+				return err
+			}
+		}
 	}
 	for _, s := range e.sends {
 		if err := e.lost.enqueue(tx, s, e.p.cfg.QueueLimits); err != nil {

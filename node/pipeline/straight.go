@@ -85,6 +85,10 @@ func (p *Processor) straight(ctx context.Context, objects []Object) []*passage {
 		if !p.pending.claim(o.RID) {
 			continue
 		}
+		if o.EventType == protocol.Forget && p.quarantine.has(o.RID) {
+			p.pending.release(o.RID) // it ends that too, in the inbox's order
+			continue
+		}
 		if passages == nil {
 			passages = make([]*passage, len(objects))
 		}

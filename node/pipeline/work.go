@@ -57,6 +57,13 @@ func (p *Processor) work(ctx context.Context, r row, attempts int) result {
 		if !stop.until.IsZero() {
 			aside = &setAside{object: o, until: stop.until}
 		}
+		back, err := p.takesBack(ctx, o)
+		if err != nil {
+			return p.storeFailed(r, attempts, fmt.Errorf("%w: read the quarantine: %w", errStore, err))
+		}
+		if back {
+			aside = &setAside{object: o, lifts: true}
+		}
 		return p.close(ctx, r, final, Outcome{Normalized: o.Normalized, Manifest: held(o), Stopped: stop.Reason}, aside)
 	case isStoreError(err) && !errors.Is(err, rid.ErrInvalid):
 		return p.storeFailed(r, attempts, err)
@@ -130,7 +137,7 @@ func (p *Processor) backoff(attempts int) time.Duration {
 }
 
 // close removes a row that had no effects; aside, if not nil, is its object on
-// the way into quarantine.
+// the way into quarantine, or the FORGET that ends one there.
 func (p *Processor) close(ctx context.Context, r row, final uint64, out Outcome, aside *setAside) result {
 	seqs := []uint64{r.seq}
 	if final != 0 {
@@ -138,7 +145,7 @@ func (p *Processor) close(ctx context.Context, r row, final uint64, out Outcome,
 	}
 	undo := p.admit(aside)
 	err := p.update(ctx, func(tx store.Writer) error {
-		if aside != nil && aside.admitted {
+		if aside != nil && (aside.admitted || aside.lifts) {
 			if err := tx.PutValue(quarantineKey(aside.object.RID), aside.value); err != nil {
 				return err
 			}
@@ -152,6 +159,9 @@ func (p *Processor) close(ctx context.Context, r row, final uint64, out Outcome,
 		}
 		// It is tried again from its start, which has no effect either.
 		return p.storeFailed(r, 0, err)
+	}
+	if aside != nil && aside.lifts {
+		p.quarantine.lifted(aside.object.RID)
 	}
 	for range seqs {
 		p.pending.done(r.rid)
@@ -435,6 +445,9 @@ func (p *Processor) commit(ctx context.Context, c *Context, r row, o *Object) (f
 	if err != nil {
 		noted.undo()
 		return 0, fmt.Errorf("%w: commit %s: %w", errStore, o.RID, err)
+	}
+	if e.forgotten != "" {
+		p.quarantine.lifted(e.forgotten)
 	}
 	p.pending.done(r.rid)
 	p.committed(o, e)

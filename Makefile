@@ -3,6 +3,8 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO      ?= go
+IMG      ?= ghcr.io/koi-net/koi-operator:$(VERSION)
+NODE_IMG ?= ghcr.io/koi-net/koi-node:$(VERSION)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 
@@ -38,6 +40,10 @@ build: ## Build koi-node and koi-operator into bin/
 image: ## Build both images without a container engine, into dist/
 	@$(GO) run ./hack/image
 
+.PHONY: installer
+installer: ## Write dist/install.yaml: namespace, CRDs, RBAC, operator (VERSION, or IMG and NODE_IMG)
+	@$(GO) run ./hack/installer -operator '$(IMG)' -node '$(NODE_IMG)'
+
 .PHONY: generate
 generate: ## Generate deepcopy code
 	$(CONTROLLER_GEN) object paths=./api/...
@@ -46,6 +52,10 @@ generate: ## Generate deepcopy code
 manifests: ## Generate CRDs and RBAC into config/
 	$(CONTROLLER_GEN) crd paths=./api/... output:crd:artifacts:config=config/crd/bases
 	$(CONTROLLER_GEN) rbac:roleName=koi-operator paths=./controllers/... output:rbac:artifacts:config=config/rbac
+
+.PHONY: charts
+charts: ## Generate what the Helm charts take from config/, and the tables of their values
+	@$(GO) run ./hack/charts
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -67,13 +77,15 @@ test: verify lint test-unit browser chaos-short fuzz-wire interop test-envtest e
 .PHONY: test-unit
 test-unit: ## Test what needs nothing but Go, with the race detector
 	@echo "promtool: $$($(GO) run ./hack/monitoring)"
+	@echo "helm: $$($(GO) run ./hack/charts helm)"
 	$(GO) test -race -shuffle=on $(UNIT_PACKAGES)
 	cd hack/cluster/kone && CGO_ENABLED=0 $(GO) test -trimpath ./netpol
 
 .PHONY: test-envtest
-test-envtest: ## Test CRDs and controllers against a real etcd and kube-apiserver
+test-envtest: ## Test CRDs and controllers, and the operator at a modest scale, against a real etcd and kube-apiserver
 	@assets="$$($(GO) run ./hack/cluster assets)" && echo "KUBEBUILDER_ASSETS=$$assets" && \
 	KUBEBUILDER_ASSETS="$$assets" $(GO) test -count=1 ./controllers
+	$(GO) test -tags=scale -count=1 ./hack/bench/operator
 
 .PHONY: e2e
 e2e: ## Test on a real cluster: operator, nodes, edges, from up to down

@@ -3,8 +3,6 @@ package controllers_test
 import (
 	"encoding/json"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -258,47 +256,21 @@ func (w *world) row(resource, name string) []string {
 	return out
 }
 
-// The samples are taken, and a second apply of the same changes nothing.
-func TestSamples(t *testing.T) {
+// A list that a person empties is empty, and not unset, which means the default.
+func TestInterestsCanBeEmptied(t *testing.T) {
 	w := newWorld(t)
-	files, err := filepath.Glob(filepath.Join("..", "config", "samples", "*.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	apply := func() map[string]int64 {
-		out := map[string]int64{}
-		for _, f := range files {
-			if filepath.Base(f) == "kustomization.yaml" {
-				continue
-			}
-			text, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var o unstructured.Unstructured
-			if err := yaml.UnmarshalStrict(text, &o.Object); err != nil {
-				t.Fatalf("%s: %v", f, err)
-			}
-			o.SetNamespace(w.ns)
-			if err := w.client.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(&o), client.FieldOwner("kubectl")); err != nil {
-				t.Fatalf("%s: %v", f, err)
-			}
-			out[o.GetName()] = o.GetGeneration()
-		}
-		return out
-	}
-	first := apply()
-	if len(first) < 3 {
-		t.Fatalf("samples: %v", first)
-	}
-	for name := range first {
-		w.node(name, v1alpha1.ReasonReady)
-	}
-	w.settled()
-	for name, generation := range apply() {
-		if generation != first[name] {
-			t.Errorf("%s: generation %d after the second apply, %d before", name, generation, first[name])
+	apply := func(interests string) {
+		t.Helper()
+		o := w.manifest("KoiNode", "n", "interests: "+interests)
+		if err := w.client.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("git")); err != nil {
+			t.Fatal(err)
 		}
 	}
-	w.settled()
+	apply("[orn:x.y]")
+	apply("[]")
+	var n v1alpha1.KoiNode
+	w.must("n", &n)
+	if n.Spec.Interests == nil || len(n.Spec.Interests) != 0 {
+		t.Errorf("interests: %#v", n.Spec.Interests)
+	}
 }

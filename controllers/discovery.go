@@ -15,7 +15,6 @@ import (
 	"github.com/koi-net/koi-operator/controllers/internal/mirror"
 	"github.com/koi-net/koi-operator/controllers/internal/observe"
 	"github.com/koi-net/koi-operator/controllers/internal/refs"
-	"github.com/koi-net/koi-operator/controllers/internal/resources"
 	adminclient "github.com/koi-net/koi-operator/node/admin/client"
 	"github.com/koi-net/koi-operator/node/rid"
 )
@@ -38,22 +37,17 @@ type found struct {
 // mirror brings the node's discovered KoiEdges and its edges together, and
 // returns how many edges are beyond the bound.
 func (d discovery) mirror(ctx context.Context, node *v1alpha1.KoiNode, self rid.RID, s *observe.Snapshot) (int32, error) {
-	var have v1alpha1.KoiEdgeList
-	err := d.client.List(ctx, &have, client.InNamespace(node.Namespace), client.MatchingLabels{
-		v1alpha1.LabelOrigin:     v1alpha1.OriginDiscovered,
-		v1alpha1.LabelNode:       node.Name,
-		resources.LabelManagedBy: resources.ManagedBy,
-	})
+	have, err := d.refs.Discovered(ctx, node)
 	if err != nil {
-		return 0, fmt.Errorf("list the discovered edges: %w", err)
+		return 0, err
 	}
 	want, err := d.find(ctx, node, self, s)
 	if err != nil {
 		return 0, err
 	}
-	more := bound(want, have.Items)
-	for i := range have.Items {
-		o := &have.Items[i]
+	more := bound(want, have)
+	for i := range have {
+		o := &have[i]
 		f, still := want[o.Name]
 		if still && mirror.SameTerms(o, f.edge) {
 			delete(want, o.Name)

@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -94,6 +95,14 @@ func (w *world) rests() {
 		"hopeless": v1alpha1.ReasonRefusedBySource, "nobody": v1alpha1.ReasonNodeNotFound} {
 		w.edge(name, reason)
 	}
+	w.eventually("it shows that far is reached", func() string {
+		var far v1alpha1.KoiNode
+		w.must("far", &far)
+		if !meta.IsStatusConditionTrue(far.Status.Conditions, v1alpha1.ConditionReachable) {
+			return fmt.Sprintf("%+v", far.Status.Conditions)
+		}
+		return ""
+	})
 }
 
 // applied is what a way of applying manifests made of one.

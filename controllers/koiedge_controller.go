@@ -52,7 +52,13 @@ type pairVisit struct {
 	changed        time.Time     // when the newest word of the ends was noticed
 	again          time.Duration // earliest next look, 0 for the interval
 	requested      bool          // a person asks for this look
+	trouble        bool          // an end does not answer, or not yet
 }
+
+// calmLooks is how many intervals an approved edge is left alone while nothing about
+// it changes: its ends are asked in every interval, and wake it by what they say, or
+// by their silence.
+const calmLooks = 5
 
 // Reconcile looks at one KoiEdge.
 func (r *edgeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
@@ -91,6 +97,9 @@ func (r *edgeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		return retry(err)
 	}
 	next := r.options.jittered()
+	if state.Kind == conditions.Ready && !v.trouble {
+		next *= calmLooks
+	}
 	if v.again > 0 {
 		next = min(next, v.again)
 	}
@@ -198,8 +207,11 @@ func (r *edgeReconciler) end(v *pairVisit, e refs.End, pair observe.Pair) mirror
 	if !out.Asked {
 		v.soon(time.Second)
 	}
-	if out.Fresh {
-		v.soon(s.At.Add(r.options.Interval).Sub(v.now) + 100*time.Millisecond)
+	if !out.Fresh || s.Err != nil {
+		v.trouble = true
+	}
+	if out.Fresh && s.Err != nil {
+		v.soon(s.At.Add(r.options.Interval).Sub(v.now) + 100*time.Millisecond) // when its word is too old
 	}
 	return out
 }

@@ -262,6 +262,7 @@ func TestOlderEdgeWins(t *testing.T) {
 	w.edge("younger", v1alpha1.ReasonApproved)
 
 	t.Log("a loser's end touches nothing")
+	time.Sleep(1100 * time.Millisecond) // as above
 	loser := edge("loser", "a", "b", "orn:x.y")
 	w.create(loser)
 	w.edge("loser", v1alpha1.ReasonConflict)

@@ -44,6 +44,7 @@ type nodeReconciler struct {
 	events   events.EventRecorder
 	observer *observe.Observer
 	applier  *apply.Applier
+	configs  *configs
 	refs     *refs.Resolver
 	upgrades *turn
 	metrics  *metrics.Metrics
@@ -75,6 +76,8 @@ func (r *nodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		if apierrors.IsNotFound(err) {
 			r.observer.Unfollow(req.NamespacedName)
 			r.upgrades.leave(req.NamespacedName)
+			r.applier.Forget(req.NamespacedName)
+			r.configs.forget(req.NamespacedName)
 			r.metrics.ForgetNode(req.NamespacedName)
 			return ctrl.Result{}, nil
 		}
@@ -190,13 +193,13 @@ func (r *nodeReconciler) measure(v *visit, wrote bool) {
 }
 
 // nextLook is when to look again if nothing happens: after an interval, or when
-// the node's word becomes too old.
+// the word of a node that answers no more becomes too old.
 func (r *nodeReconciler) nextLook(v *visit) time.Duration {
 	next := r.options.jittered()
 	if v.again > 0 {
 		next = min(next, v.again)
 	}
-	if s := v.facts.Snapshot; s.Fresh(v.facts.Now, r.options.Interval) {
+	if s := v.facts.Snapshot; s.Fresh(v.facts.Now, r.options.Interval) && s.Err != nil {
 		next = min(next, s.At.Add(r.options.Interval).Sub(v.facts.Now)+100*time.Millisecond)
 	}
 	return next
@@ -301,6 +304,14 @@ func (r *nodeReconciler) setFinalizers(ctx context.Context, node *v1alpha1.KoiNo
 func (r *nodeReconciler) external(_ context.Context, v *visit) error {
 	e := v.node.Spec.External
 	v.next.RID, v.next.PublicKey, v.next.BaseURL = string(e.RID), e.PublicKey, v.node.EffectiveBaseURL()
+	now := r.options.Clock()
+	seen := r.observer.Seen(rid.RID(e.RID), now)
+	switch {
+	case seen.Asked > 0:
+		v.more = append(v.more, conditions.Reachable(seen))
+	case now.Sub(r.begun()) < r.options.Interval:
+		v.keep(v1alpha1.ConditionReachable) // nobody was heard yet
+	}
 	return nil
 }
 

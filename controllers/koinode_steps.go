@@ -268,7 +268,7 @@ func (r *nodeReconciler) runningImage(ctx context.Context, n *v1alpha1.KoiNode) 
 }
 
 func (r *nodeReconciler) configure(_ context.Context, v *visit) error {
-	config, err := resources.Config(v.node, v.contact)
+	config, err := r.configs.of(v.node, v.contact)
 	if err != nil {
 		return err
 	}
@@ -376,24 +376,24 @@ func (r *nodeReconciler) observe(ctx context.Context, v *visit) error {
 // no place.
 func (r *nodeReconciler) follow(ctx context.Context, n *v1alpha1.KoiNode, admin map[string][]byte) ([]corev1.Pod, string, error) {
 	key := client.ObjectKeyFromObject(n)
-	var pods corev1.PodList
-	if err := r.client.List(ctx, &pods, client.InNamespace(n.Namespace), client.MatchingLabels(resources.Selector(n))); err != nil {
-		return nil, "", fmt.Errorf("list the node's pods: %w", err)
+	pods, err := r.refs.Pods(ctx, n)
+	if err != nil {
+		return nil, "", err
 	}
 	url := ""
 	if !n.Spec.Suspend {
-		url = r.options.AdminURL(n, pods.Items)
+		url = r.options.AdminURL(n, pods)
 	}
 	if url == "" {
 		r.observer.Unfollow(key)
-		return pods.Items, "", nil
+		return pods, "", nil
 	}
 	e := observe.Endpoint{URL: url, Token: string(admin[secrets.KeyToken]), CA: string(admin[secrets.KeyCert])}
 	e.PreviousToken, e.PreviousCA = secrets.Previous(admin)
 	if err := r.observer.Follow(key, e); err != nil {
 		return nil, "", fmt.Errorf("follow the node at %s: %w", url, err)
 	}
-	return pods.Items, url, nil
+	return pods, url, nil
 }
 
 func (r *nodeReconciler) contactReached(v *visit, s *observe.Snapshot) {

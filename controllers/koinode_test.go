@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -361,8 +362,103 @@ func TestExternalNode(t *testing.T) {
 	if !strings.Contains(c.Data["config.yaml"], "first-contact: http://far.example.org/koi-net\n") {
 		t.Errorf("configuration:\n%s", c.Data["config.yaml"])
 	}
+
+	reachable := func(status metav1.ConditionStatus, reason, words string) {
+		t.Helper()
+		w.eventually("Reachable is "+string(status)+", "+reason, func() string {
+			w.must("far", n)
+			c := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.ConditionReachable)
+			if c == nil || c.Status != status || c.Reason != reason || !strings.Contains(c.Message, words) {
+				return fmt.Sprintf("%+v", c)
+			}
+			return ""
+		})
+	}
+	if c := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.ConditionReachable); c != nil {
+		t.Errorf("nobody calls it: %+v", c)
+	}
+	w.create(edge("from-far", "far", "newcomer", "orn:x.y"))
+	reachable(metav1.ConditionTrue, v1alpha1.ReasonContactReached, "reach it")
+	w.net.mu.Lock()
+	far.silent = "connection refused"
+	w.net.mu.Unlock()
+	reachable(metav1.ConditionFalse, v1alpha1.ReasonContactUnreached, "newcomer: connection refused")
+	w.node("far", v1alpha1.ReasonExternal)
+
 	w.delete(n)
 	w.gone("far", &v1alpha1.KoiNode{})
+}
+
+// Nodes find their first contact again where the coordinator is replaced by another
+// one, moves, or is named anew; and each has its own where there are several.
+func TestCoordinatorsComeAndGo(t *testing.T) {
+	w := newWorld(t)
+	coordinator := func(name string) {
+		w.create(full(name, func(s *v1alpha1.KoiNodeSpec) { s.Coordinator = true }))
+		w.node(name, v1alpha1.ReasonReady)
+	}
+	contact := func(node, coordinator string) {
+		t.Helper()
+		w.eventually(node+" has "+coordinator+" as its first contact", func() string {
+			var c corev1.ConfigMap
+			if !w.get(node+"-config", &c) {
+				return "it has no configuration"
+			}
+			var k v1alpha1.KoiNode
+			w.must(coordinator, &k)
+			text := c.Data["config.yaml"]
+			if !strings.Contains(text, "first-contact: "+k.EffectiveBaseURL()+"\n") || !strings.Contains(text, "first-contact-rid: "+k.Status.RID+"\n") {
+				return text
+			}
+			return ""
+		})
+		w.node(node, v1alpha1.ReasonReady)
+	}
+	member := func(name, coordinator string) {
+		w.create(full(name, func(s *v1alpha1.KoiNodeSpec) {
+			s.FirstContact = &v1alpha1.FirstContact{NodeRef: &v1alpha1.NodeReference{Name: coordinator}}
+		}))
+	}
+	coordinator("c1")
+	coordinator("c2")
+	member("a", "c1")
+	member("b", "c2")
+	contact("a", "c1")
+	contact("b", "c2")
+
+	t.Log("replaced under its name, with another identity")
+	var c1 v1alpha1.KoiNode
+	w.must("c1", &c1)
+	was := c1.Status.RID
+	change(w, "c1", &c1, func(n *v1alpha1.KoiNode) {
+		n.Spec.Identity = &v1alpha1.Identity{DeletionPolicy: v1alpha1.DeletionDelete}
+	})
+	w.delete(&c1)
+	w.gone("c1", &v1alpha1.KoiNode{})
+	w.says("a", v1alpha1.ReasonReady)
+	w.eventually("its identity is gone", func() string {
+		if w.get("c1-identity", &corev1.Secret{}) {
+			return "it is still there"
+		}
+		return ""
+	})
+	w.collect("c1")
+	coordinator("c1")
+	w.must("c1", &c1)
+	if c1.Status.RID == was {
+		t.Fatal("the new coordinator has the old identity")
+	}
+	contact("a", "c1")
+
+	t.Log("moved behind another URL")
+	change(w, "c1", &c1, func(n *v1alpha1.KoiNode) { n.Spec.BaseURL = "https://koi.example.org/net" })
+	contact("a", "c1")
+
+	t.Log("named anew")
+	coordinator("c3")
+	change(w, "a", &v1alpha1.KoiNode{}, func(n *v1alpha1.KoiNode) { n.Spec.FirstContact.NodeRef.Name = "c3" })
+	contact("a", "c3")
+	contact("b", "c2")
 }
 
 func TestInvalidSpecStalls(t *testing.T) {

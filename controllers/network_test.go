@@ -59,6 +59,7 @@ type fakeNode struct {
 	edges    map[pair]adminclient.Edge
 	policies map[pair]adminclient.Policy
 	left     int
+	silent   string // what others meet that call it
 	starts   int
 	of       types.UID // its Deployment
 	asked    int       // how often for its status
@@ -498,7 +499,7 @@ func compare(a, b rid.RID) int {
 func (n *network) known(f *fakeNode) adminclient.NodeList {
 	var l adminclient.NodeList
 	for r, o := range n.nodes {
-		l.Nodes = append(l.Nodes, adminclient.Node{RID: r, Self: o == f, Verified: true, Profile: protocol.NodeProfile{NodeType: o.kind}})
+		l.Nodes = append(l.Nodes, adminclient.Node{RID: r, Self: o == f, Verified: true, Profile: protocol.NodeProfile{NodeType: o.kind}, LastError: o.silent})
 	}
 	slices.SortFunc(l.Nodes, func(a, b adminclient.Node) int { return compare(a.RID, b.RID) })
 	return l

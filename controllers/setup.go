@@ -55,6 +55,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		events:   mgr.GetEventRecorder("koi-operator"),
 		observer: observer,
 		applier:  &apply.Applier{Client: writer, Live: mgr.GetAPIReader()},
+		configs:  &configs{},
 		refs:     resolver,
 		upgrades: &turn{},
 		metrics:  measured,
@@ -119,9 +120,23 @@ func (r *nodeReconciler) setup(mgr ctrl.Manager) error {
 		Watches(&corev1.Pod{}, byLabel).
 		Watches(&v1alpha1.KoiNode{}, handler.EnqueueRequestsFromMapFunc(r.newcomers), builder.WithPredicates(contactChanged)).
 		Watches(&v1alpha1.KoiEdge{}, handler.EnqueueRequestsFromMapFunc(r.ends), builder.WithPredicates(pairChanged)).
-		WatchesRawSource(source.Channel(r.observer.Subscribe(), &handler.EnqueueRequestForObject{})).
+		WatchesRawSource(source.Channel(r.observer.Subscribe(), handler.EnqueueRequestsFromMapFunc(r.heard))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: r.options.Workers}).
 		Complete(r)
+}
+
+// heard are the nodes to look at when one has something new to say: itself, and
+// those that run elsewhere, of which nothing is known but what it says.
+func (r *nodeReconciler) heard(ctx context.Context, o client.Object) []reconcile.Request {
+	key := client.ObjectKeyFromObject(o)
+	out := []reconcile.Request{{NamespacedName: key}}
+	for _, peer := range r.observer.Snapshot(key).Others() {
+		n, err := r.refs.NodeByRID(ctx, key.Namespace, string(peer))
+		if err == nil && n != nil && n.IsExternal() {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(n)})
+		}
+	}
+	return out
 }
 
 func (r *edgeReconciler) setup(mgr ctrl.Manager) error {

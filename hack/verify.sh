@@ -12,17 +12,17 @@ fi
 
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
-generated=(api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml)
+generated=(api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml charts)
 for path in "${generated[@]}"; do
   mkdir -p "$before/$(dirname "$path")"
   cp -r "$path" "$before/$path"
 done
-make --no-print-directory generate manifests >/dev/null
+make --no-print-directory generate manifests charts >/dev/null
 status=0
 for path in "${generated[@]}"; do
   diff -ru "$before/$path" "$path" || status=1
 done
 if [ "$status" -ne 0 ]; then
-  echo 'generated files differ from their sources: commit what make generate manifests has made' >&2
+  echo 'generated files differ from their sources: commit what make generate manifests charts has made' >&2
 fi
 exit "$status"

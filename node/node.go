@@ -189,7 +189,7 @@ func (n *Node) build() (err error) {
 	}
 	if n.cfg.ScrubInterval > 0 {
 		n.scrubber, err = scrub.New(scrub.Config{
-			Store: n.store, Self: self, Report: func(ctx context.Context, f scrub.Fault) { n.repairs.found(ctx, f) },
+			Store: n.store, Self: self, Report: n.repairs.found,
 			Interval: n.cfg.ScrubInterval, Rate: n.cfg.ScrubRate, Now: n.cfg.Clock, Logger: n.log, Metrics: n.metrics,
 		})
 		if err != nil {

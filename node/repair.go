@@ -112,8 +112,8 @@ func (r *repairs) list(most int) []client.DamagedBundle {
 	return out[:min(len(out), most)]
 }
 
-// found takes up a bad bundle, and reports whether that is news.
-func (r *repairs) found(ctx context.Context, f scrub.Fault) bool {
+// found takes up a bad bundle.
+func (r *repairs) found(ctx context.Context, f scrub.Fault) {
 	a := aside{Reason: f.Reason, Error: f.Err.Error(), Found: r.n.Now().UTC()}
 	if f.Record != nil {
 		a.Source, a.Manifest = f.Record.Source, &f.Record.Bundle.Manifest
@@ -124,7 +124,7 @@ func (r *repairs) found(ctx context.Context, f scrub.Fault) bool {
 	full := len(r.bad) >= maxDamaged
 	r.mu.Unlock()
 	if known && f.Record == nil || !known && full {
-		return false
+		return
 	}
 	err := r.setAside(ctx, f, &a)
 	if errors.Is(err, store.ErrFull) {
@@ -133,10 +133,10 @@ func (r *repairs) found(ctx context.Context, f scrub.Fault) bool {
 	}
 	switch {
 	case errors.Is(err, errMended), ctx.Err() != nil:
-		return false
+		return
 	case err != nil:
 		r.n.log.Error("a damaged bundle cannot be set aside", "rid", f.RID, "reason", f.Reason, "error", err)
-		return false
+		return
 	}
 	r.mu.Lock()
 	r.bad[f.RID] = a.known()
@@ -147,7 +147,6 @@ func (r *repairs) found(ctx context.Context, f scrub.Fault) bool {
 	}
 	r.n.log.Error("a bundle is damaged and not served; "+todo, "rid", f.RID, "reason", f.Reason, "source", a.Source, "error", f.Err)
 	r.poke()
-	return true
 }
 
 // setAside takes a bundle with wrong contents out of the cache and, where a is

@@ -45,6 +45,9 @@ const (
 	ConditionStoreReplaced = "StoreReplaced"
 	// ConditionFirstContact says whether the first contact was reached; absent without one.
 	ConditionFirstContact = "FirstContactReached"
+	// ConditionReachable says of a node that runs elsewhere whether the nodes here that have
+	// an edge with it reach it; absent where there is none.
+	ConditionReachable = "Reachable"
 )
 
 // Reasons of a KoiNode's conditions.

@@ -110,7 +110,8 @@ type KoiNodeSpec struct {
 	// Unset means ["orn:koi-net.node"]; [] means none; ["*"] means every type. A change
 	// restarts the node.
 	// +optional
-	// +listType=set
+	// +listType=atomic
+	// +kubebuilder:validation:XValidation:rule="self.all(t, self.exists_one(o, o == t))",message="Duplicate value: name each RID type once"
 	// +kubebuilder:validation:MaxItems=64
 	Interests []RIDType `json:"interests,omitzero"`
 

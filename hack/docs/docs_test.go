@@ -28,18 +28,24 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// documents are README.md and what is in docs.
+// documents are README.md, what is in docs, and the charts' READMEs.
 func documents(t *testing.T) []string {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	out := []string{"README.md"}
-	for _, n := range names {
-		out = append(out, "docs/"+filepath.Base(n))
+	for _, dir := range []string{"docs", "charts"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".md") {
+				return err
+			}
+			name, err := filepath.Rel(root, path)
+			out = append(out, filepath.ToSlash(name))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	if len(out) < 4 {
+	if len(out) < 10 {
 		t.Fatalf("found %v only", out)
 	}
 	return out

@@ -37,6 +37,8 @@ type Applier struct {
 	Client client.Client
 	// Live reads past the cache, to find what is not the operator's.
 	Live client.Reader
+
+	settled settled
 }
 
 // Apply brings want to be, for node. It returns the object as it was before
@@ -46,6 +48,13 @@ func (a *Applier) Apply(ctx context.Context, node *v1alpha1.KoiNode, want client
 	live, err := a.Find(ctx, node, want)
 	if err != nil {
 		return nil, false, err
+	}
+	sum, err := sumOf(want)
+	if err != nil {
+		return nil, false, err
+	}
+	if live != nil && a.settled.is(live, sum) {
+		return live, false, nil
 	}
 	desired, err := a.configuration(want)
 	if err != nil {
@@ -57,6 +66,7 @@ func (a *Applier) Apply(ctx context.Context, node *v1alpha1.KoiNode, want client
 			return nil, false, fmt.Errorf("compare %s: %w", describe(want), err)
 		}
 		if same {
+			a.settled.note(node, live, sum)
 			return live, false, nil
 		}
 	}

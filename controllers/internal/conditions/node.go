@@ -230,6 +230,34 @@ func StoreReplaced(was, is string) metav1.Condition {
 	}
 }
 
+// Reachable is the condition of a node that runs elsewhere, by what the nodes here
+// see of it: those that were asked, of which there is one at least.
+func Reachable(s observe.Sight) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionReachable}
+	if s.Reach == s.Asked {
+		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.ReasonContactReached
+		c.Message = "the nodes here that have an edge with it reach it"
+		return c
+	}
+	c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonContactUnreached
+	who := "no node here that has an edge with it reaches it"
+	if s.Reach > 0 {
+		c.Status = metav1.ConditionTrue
+		who = "not every node here that has an edge with it reaches it"
+	}
+	c.Message = fmt.Sprintf("%s; %s: %s", who, s.By.Name, short(s.Why))
+	return c
+}
+
+// short bounds what of a node's words goes into a message.
+func short(text string) string {
+	const most = 300
+	if r := []rune(text); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return text
+}
+
 // FirstContact is the condition of a node that has a first contact; missing
 // says that the KoiNode it names does not exist.
 func FirstContact(missing string, s *observe.Snapshot) (metav1.Condition, bool) {

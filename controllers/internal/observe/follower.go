@@ -43,7 +43,8 @@ func (f *follower) wake() {
 }
 
 // run looks at the node, then again whenever the node's watch says so, and in
-// any case twice an interval, so that one lost answer does no harm.
+// any case before the interval is over, with time left to try again where an answer
+// is lost.
 func (f *follower) run(ctx context.Context) {
 	defer f.admin.CloseIdleConnections()
 	var watch sync.WaitGroup
@@ -53,7 +54,7 @@ func (f *follower) run(ctx context.Context) {
 	const minPause = 250 * time.Millisecond
 	pause := minPause
 	for {
-		wait := f.observer.interval * time.Duration(45+rand.IntN(11)) / 100
+		wait := f.observer.interval * time.Duration(58+rand.IntN(9)) / 100
 		if err := f.look(ctx); err != nil {
 			wait = min(wait, pause/2+rand.N(pause/2+1))
 			pause = min(2*pause, 10*time.Second)
@@ -147,7 +148,8 @@ func changed(old, next *Snapshot, noticed *time.Time) time.Time {
 }
 
 func (f *follower) ask(ctx context.Context) (*Snapshot, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	// Silence is to be told of before the last word is too old.
+	ctx, cancel := context.WithTimeout(ctx, min(requestTimeout, f.observer.interval/4))
 	defer cancel()
 	at := f.observer.clock()
 	status, err := f.admin.Status(ctx)

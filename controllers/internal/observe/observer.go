@@ -161,13 +161,18 @@ func (o *Observer) Follow(key types.NamespacedName, e Endpoint) error {
 	return nil
 }
 
-// Unfollow forgets a node.
+// Unfollow forgets a node, and announces that nothing is known of it any more.
 func (o *Observer) Unfollow(key types.NamespacedName) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if f := o.followers[key]; f != nil {
-		f.stop()
-		delete(o.followers, key)
+	f := o.followers[key]
+	if f == nil {
+		return
+	}
+	f.stop()
+	delete(o.followers, key)
+	if ctx := o.ctx; ctx != nil && ctx.Err() == nil {
+		o.running.Go(func() { o.announce(ctx, key) })
 	}
 }
 
@@ -179,6 +184,37 @@ func (o *Observer) Snapshot(key types.NamespacedName) *Snapshot {
 		return f.snapshot
 	}
 	return nil
+}
+
+// Sight is what the followed nodes see of another one.
+type Sight struct {
+	// Reach is how many of Asked had an answer from it last. Asked have an edge with
+	// it and answered within the interval themselves.
+	Reach, Asked int
+	// Why is what one of those that had none met, and By is who that is.
+	Why string
+	By  types.NamespacedName
+}
+
+// Seen asks what the followed nodes see of the node with a RID.
+func (o *Observer) Seen(r rid.RID, now time.Time) Sight {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out Sight
+	for key, f := range o.followers {
+		p, known := f.snapshot.peer(r)
+		if !known || !f.snapshot.Fresh(now, o.interval) {
+			continue
+		}
+		out.Asked++
+		switch {
+		case !p.Silent:
+			out.Reach++
+		case out.Why == "" || key.String() < out.By.String(): // the same one each time
+			out.Why, out.By = p.Why, key
+		}
+	}
+	return out
 }
 
 // Admin returns the client of a followed node, nil if it is not followed.

@@ -42,6 +42,9 @@ type Peer struct {
 	BaseURL   string
 	PublicKey string
 	Verified  bool
+	// Silent: the last request to it failed, and Why says how.
+	Silent bool
+	Why    string `json:"-"` // of the digest: its words change while nothing else does
 }
 
 // Fresh tells whether the node answered within the last interval.
@@ -58,6 +61,29 @@ func (s *Snapshot) Edge(p Pair) *client.Edge {
 		return &e
 	}
 	return nil
+}
+
+// Others are the nodes that the node has edges with.
+func (s *Snapshot) Others() []rid.RID {
+	if s == nil {
+		return nil
+	}
+	out := make([]rid.RID, 0, len(s.Peers))
+	for r := range s.Peers {
+		if r != s.Status.RID {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// peer returns what the node knows of a node that it has an edge with.
+func (s *Snapshot) peer(r rid.RID) (Peer, bool) {
+	if s == nil || s.Status.RID == r {
+		return Peer{}, false
+	}
+	p, ok := s.Peers[r]
+	return p, ok
 }
 
 // Decision returns the node's standing decision for a pair, nil if it has none.
@@ -97,6 +123,8 @@ func newSnapshot(status client.Status, edges client.EdgeList, nodes []client.Nod
 				BaseURL:   n.Profile.BaseURL,
 				PublicKey: n.Profile.PublicKey,
 				Verified:  n.Verified || n.Self,
+				Silent:    n.LastError != "",
+				Why:       n.LastError,
 			}
 		}
 	}

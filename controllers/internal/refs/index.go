@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/koi-net/koi-operator/api/v1alpha1"
+	"github.com/koi-net/koi-operator/controllers/internal/resources"
 )
 
 // Names of the cache indexes.
@@ -16,6 +18,8 @@ const (
 	edgeByNode    = "nodeRefs"
 	edgeByRID     = "rids"
 	edgeByPair    = "pair"
+	edgeByShower  = "discoveredBy"
+	podByNode     = "node"
 )
 
 // Index sets the indexes up; it is called once, before the cache starts.
@@ -30,6 +34,8 @@ func Index(ctx context.Context, indexer client.FieldIndexer) error {
 		{&v1alpha1.KoiEdge{}, edgeByNode, edgeNodes},
 		{&v1alpha1.KoiEdge{}, edgeByRID, edgeRIDs},
 		{&v1alpha1.KoiEdge{}, edgeByPair, edgePair},
+		{&v1alpha1.KoiEdge{}, edgeByShower, edgeShower},
+		{&corev1.Pod{}, podByNode, podNode},
 	} {
 		if err := indexer.IndexField(ctx, i.of, i.name, i.keys); err != nil {
 			return fmt.Errorf("index %T by %s: %w", i.of, i.name, err)
@@ -88,6 +94,22 @@ func edgePair(o client.Object) []string {
 		return nil
 	}
 	return []string{pairKey(e.Status.SourceRID, e.Status.TargetRID)}
+}
+
+// edgeShower is the node that shows a discovered edge.
+func edgeShower(o client.Object) []string {
+	labels := o.GetLabels()
+	if labels[v1alpha1.LabelOrigin] != v1alpha1.OriginDiscovered || labels[resources.LabelManagedBy] != resources.ManagedBy {
+		return nil
+	}
+	return []string{labels[v1alpha1.LabelNode]}
+}
+
+func podNode(o client.Object) []string {
+	if name := o.GetLabels()[v1alpha1.LabelNode]; name != "" {
+		return []string{name}
+	}
+	return nil
 }
 
 // A RID holds no newline that could make two pairs one key: lengths part them.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -16,7 +17,8 @@ import (
 	"github.com/koi-net/koi-operator/node/rid"
 )
 
-// Resolver resolves references in the cache, with the indexes of Index.
+// Resolver resolves references in the cache, with the indexes of Index. The objects it
+// lists are the cache's own: they are for reading alone.
 type Resolver struct {
 	Reader client.Reader
 }
@@ -96,7 +98,7 @@ func (r *Resolver) byRID(ctx context.Context, namespace, text string) (End, erro
 // that describes a node elsewhere, then the one in namespace before others.
 func (r *Resolver) NodeByRID(ctx context.Context, namespace, text string) (*v1alpha1.KoiNode, error) {
 	var list v1alpha1.KoiNodeList
-	if err := r.Reader.List(ctx, &list, client.MatchingFields{nodeByRID: text}); err != nil {
+	if err := r.Reader.List(ctx, &list, client.MatchingFields{nodeByRID: text}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("find the KoiNode of %s: %w", text, err)
 	}
 	if len(list.Items) == 0 {
@@ -147,7 +149,7 @@ func (r *Resolver) Contact(ctx context.Context, n *v1alpha1.KoiNode) (contact re
 // Newcomers returns the nodes that name a KoiNode as their first contact.
 func (r *Resolver) Newcomers(ctx context.Context, key types.NamespacedName) ([]v1alpha1.KoiNode, error) {
 	var list v1alpha1.KoiNodeList
-	err := r.Reader.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingFields{nodeByContact: key.Name})
+	err := r.Reader.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingFields{nodeByContact: key.Name}, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("find the nodes whose first contact is %s: %w", key, err)
 	}
@@ -157,14 +159,14 @@ func (r *Resolver) Newcomers(ctx context.Context, key types.NamespacedName) ([]v
 // EdgesOf returns the KoiEdges with a node as an end, by name or by RID.
 func (r *Resolver) EdgesOf(ctx context.Context, key types.NamespacedName, nodeRID string) ([]v1alpha1.KoiEdge, error) {
 	var named, byRID v1alpha1.KoiEdgeList
-	err := r.Reader.List(ctx, &named, client.InNamespace(key.Namespace), client.MatchingFields{edgeByNode: key.Name})
+	err := r.Reader.List(ctx, &named, client.InNamespace(key.Namespace), client.MatchingFields{edgeByNode: key.Name}, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("find the edges of %s: %w", key, err)
 	}
 	if nodeRID == "" {
 		return named.Items, nil
 	}
-	if err := r.Reader.List(ctx, &byRID, client.MatchingFields{edgeByRID: nodeRID}); err != nil {
+	if err := r.Reader.List(ctx, &byRID, client.MatchingFields{edgeByRID: nodeRID}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("find the edges of %s: %w", nodeRID, err)
 	}
 	return append(named.Items, byRID.Items...), nil
@@ -173,7 +175,7 @@ func (r *Resolver) EdgesOf(ctx context.Context, key types.NamespacedName, nodeRI
 // Pair returns the KoiEdges whose status names the ordered pair.
 func (r *Resolver) Pair(ctx context.Context, source, target rid.RID) ([]v1alpha1.KoiEdge, error) {
 	var list v1alpha1.KoiEdgeList
-	err := r.Reader.List(ctx, &list, client.MatchingFields{edgeByPair: pairKey(string(source), string(target))})
+	err := r.Reader.List(ctx, &list, client.MatchingFields{edgeByPair: pairKey(string(source), string(target))}, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("find the edges from %s to %s: %w", source, target, err)
 	}
@@ -237,4 +239,24 @@ func older(a, b *v1alpha1.KoiEdge) bool {
 		return a.Namespace < b.Namespace
 	}
 	return a.Name < b.Name
+}
+
+// Discovered returns the discovered KoiEdges that a node shows.
+func (r *Resolver) Discovered(ctx context.Context, node *v1alpha1.KoiNode) ([]v1alpha1.KoiEdge, error) {
+	var list v1alpha1.KoiEdgeList
+	if err := r.Reader.List(ctx, &list, client.InNamespace(node.Namespace), client.MatchingFields{edgeByShower: node.Name}, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list the discovered edges: %w", err)
+	}
+	return list.Items, nil
+}
+
+// Pods returns a node's pods.
+func (r *Resolver) Pods(ctx context.Context, node *v1alpha1.KoiNode) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	err := r.Reader.List(ctx, &list, client.InNamespace(node.Namespace),
+		client.MatchingFields{podByNode: node.Name}, client.MatchingLabels(resources.Selector(node)), client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil, fmt.Errorf("list the node's pods: %w", err)
+	}
+	return list.Items, nil
 }

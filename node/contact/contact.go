@@ -406,11 +406,17 @@ func (m *Manager) look(ctx context.Context, peer rid.RID) {
 	m.agenda.plan(st, m.cfg.Now().Add(again))
 }
 
+// longSilent is after how many failures in a row a node is asked no more often than
+// one that answers: with the defaults after about ten minutes.
+const longSilent = 25
+
 // backoff returns the pause after a number of failures. A node that we know by
-// hearsay alone may never have been there: it is tried ever less often.
+// hearsay alone may never have been there, and one that was silent for long may never
+// come back: they are tried ever less often. Who comes back says so, and is asked
+// at once.
 func (m *Manager) backoff(attempts int, hearsay bool) time.Duration {
 	most := m.cfg.RetryCap
-	if hearsay {
+	if hearsay || attempts >= longSilent {
 		most = max(most, m.cfg.CheckInterval)
 	}
 	return jitter(min(m.cfg.RetryBase<<min(attempts, 16), most), 0.5)

@@ -480,6 +480,21 @@ func TestBackOffGrowsAndIsBounded(t *testing.T) {
 	if calls < 15 || calls > 80 {
 		t.Errorf("%d calls in five minutes to a peer that is down", calls)
 	}
+	for range 20 {
+		w.turn(time.Minute)
+	}
+	calls = 0
+	for range 360 {
+		calls += len(w.turn(10 * time.Second))
+	}
+	if calls < 15 || calls > 120 {
+		t.Errorf("%d calls in an hour to a peer that was silent for long", calls)
+	}
+	w.down = false
+	w.m.Poke(alice)
+	if said := w.turn(0); len(said) == 0 {
+		t.Error("it is back, and is not asked at once")
+	}
 }
 
 func TestRunWaitsForWhatIsUnderWay(t *testing.T) {

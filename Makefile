@@ -49,9 +49,10 @@ generate: ## Generate deepcopy code
 	$(CONTROLLER_GEN) object paths=./api/...
 
 .PHONY: manifests
-manifests: ## Generate CRDs and RBAC into config/
+manifests: ## Generate CRDs and RBAC into config/, and the reference of their fields
 	$(CONTROLLER_GEN) crd paths=./api/... output:crd:artifacts:config=config/crd/bases
 	$(CONTROLLER_GEN) rbac:roleName=koi-operator paths=./controllers/... output:rbac:artifacts:config=config/rbac
+	@$(GO) run ./hack/reference
 
 .PHONY: charts
 charts: ## Generate what the Helm charts take from config/, and the tables of their values

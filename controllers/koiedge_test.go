@@ -122,6 +122,28 @@ func TestDeclaredEdge(t *testing.T) {
 	}
 }
 
+// What somebody writes into an edge's status is put right though the edge rests.
+func TestEdgeStatusIsPutRight(t *testing.T) {
+	w := two(t)
+	w.create(edge("e", "a", "b", "orn:x.y"))
+	e := w.edge("e", v1alpha1.ReasonApproved)
+	e.Status.RIDTypes, e.Status.Source = []string{"orn:made.up"}, "nobody"
+	if err := w.client.Status().Update(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	w.eventually("the status is right again", func() string {
+		w.must("e", e)
+		if e.Status.Source != "a" || !slices.Equal(e.Status.RIDTypes, []string{"orn:x.y"}) {
+			return fmt.Sprintf("%+v", e.Status)
+		}
+		return ""
+	})
+	if took := time.Since(began); took > 2*interval {
+		t.Errorf("it took %s", took)
+	}
+}
+
 // An edge that goes with its object is not taken for one that arose by itself,
 // while its ends are still heard to have it.
 func TestDeletedEdgeIsNotDiscovered(t *testing.T) {

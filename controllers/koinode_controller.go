@@ -309,8 +309,8 @@ func (r *nodeReconciler) external(_ context.Context, v *visit) error {
 	switch {
 	case seen.Asked > 0:
 		v.more = append(v.more, conditions.Reachable(seen))
-	case now.Sub(r.begun()) < r.options.Interval:
-		v.keep(v1alpha1.ConditionReachable) // nobody was heard yet
+	case seen.Known > 0, now.Sub(r.begun()) < r.options.Interval:
+		v.keep(v1alpha1.ConditionReachable) // nobody answers, or was heard yet
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -142,7 +143,7 @@ func (r *nodeReconciler) heard(ctx context.Context, o client.Object) []reconcile
 func (r *edgeReconciler) setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("koiedge").
-		For(&v1alpha1.KoiEdge{}, builder.WithPredicates(specChanged)).
+		For(&v1alpha1.KoiEdge{}, builder.WithPredicates(predicate.Or(specChanged, statusChanged))).
 		Watches(&v1alpha1.KoiNode{}, handler.EnqueueRequestsFromMapFunc(r.edgesOf), builder.WithPredicates(predicate.Or(specChanged, contactChanged))).
 		Watches(&v1alpha1.KoiEdge{}, handler.EnqueueRequestsFromMapFunc(r.rivals), builder.WithPredicates(pairChanged)).
 		WatchesRawSource(source.Channel(r.observer.Subscribe(), handler.EnqueueRequestsFromMapFunc(r.edgesOf))).
@@ -157,6 +158,19 @@ var specChanged = predicate.Or[client.Object](
 	predicate.LabelChangedPredicate{},
 	predicate.AnnotationChangedPredicate{},
 )
+
+// statusChanged passes what was written into an edge's status, by whomever: an edge
+// at rest is looked at so seldom that others' words in it would stand for long.
+var statusChanged = predicate.Funcs{
+	UpdateFunc: func(e event.UpdateEvent) bool {
+		was, ok1 := e.ObjectOld.(*v1alpha1.KoiEdge)
+		is, ok2 := e.ObjectNew.(*v1alpha1.KoiEdge)
+		return ok1 && ok2 && !equality.Semantic.DeepEqual(was.Status, is.Status)
+	},
+	CreateFunc:  func(event.CreateEvent) bool { return false },
+	DeleteFunc:  func(event.DeleteEvent) bool { return false },
+	GenericFunc: func(event.GenericEvent) bool { return false },
+}
 
 // contactChanged passes what others see of a node: that it is there, its RID
 // and its base URL.

@@ -12,7 +12,7 @@ fi
 
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
-generated=(api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml charts)
+generated=(api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml charts docs/reference.md)
 for path in "${generated[@]}"; do
   mkdir -p "$before/$(dirname "$path")"
   cp -r "$path" "$before/$path"

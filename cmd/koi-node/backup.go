@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,7 @@ type backupResult struct {
 func (a *app) backupCommand() *cobra.Command {
 	var dataDir string
 	var force bool
+	var keep int
 	cmd := &cobra.Command{
 		Use:   "backup FILE|-",
 		Short: "Copy a node's store, while the node runs",
@@ -34,19 +36,33 @@ is whole and on disk, or not at all; it holds the knowledge and not the identity
 
 --data-dir copies the store of a node that does not run instead.
 
+With --keep N, FILE is a directory: the copy becomes koi-TIME.backup in it, and of
+such files the newest N stay.
+
 Exit codes: 3 no store, 10 StoreDamaged, 11 StoreLocked (a node runs on it: leave
 out --data-dir), 1 any other failure.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return endTransfer(a.backup(cmd, args[0], dataDir, force))
+			if !cmd.Flags().Changed("keep") {
+				return endTransfer(a.backup(cmd, args[0], dataDir, force))
+			}
+			if keep < 1 {
+				return fmt.Errorf("--keep %d: keep at least one", keep)
+			}
+			if err := a.backup(cmd, filepath.Join(args[0], keptName(time.Now())), dataDir, false); err != nil {
+				return endTransfer(err)
+			}
+			return endTransfer(prune(args[0], keep))
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&dataDir, "data-dir", "", "directory of a store that no node runs on, to copy instead")
 	f.BoolVar(&force, "force", false, "replace FILE")
+	f.IntVar(&keep, "keep", 0, "how many backups stay in the directory FILE, this one included")
 	a.admin.register(f, a.env)
 	cmd.MarkFlagsMutuallyExclusive("data-dir", "admin")
+	cmd.MarkFlagsMutuallyExclusive("keep", "force")
 	return cmd
 }
 

@@ -261,3 +261,31 @@ func TestCompactNeedsRoom(t *testing.T) {
 		}
 	}
 }
+
+// A directory holds the newest few backups, and what else is there; restore takes
+// the newest.
+func TestBackupsAreKept(t *testing.T) {
+	data := stopped(t)
+	dir := t.TempDir()
+	for _, name := range []string{"koi-20200101T000000.000Z.backup", "koi-20210101T000000.000Z.backup", "koi-mine.backup", "notes"} {
+		put(t, filepath.Join(dir, name), "x")
+	}
+	for range 2 {
+		must(t, "backup", dir, "--keep", "2", "--data-dir", data)
+		time.Sleep(2 * time.Millisecond) // names have milliseconds
+	}
+	names, err := kept(dir)
+	if err != nil || len(names) != 2 || files(t, dir) != 4 || names[0] < "koi-2026" {
+		t.Errorf("%q, %d files, %v", names, files(t, dir), err)
+	}
+	other := t.TempDir()
+	if out := must(t, "restore", dir, "--data-dir", other); !strings.Contains(out.stdout, "restored") {
+		t.Errorf("%+v", out)
+	}
+	must(t, "verify", storeOf(other))
+	for _, args := range [][]string{{"backup", dir, "--keep", "0", "--data-dir", data}, {"backup", dir, "--keep", "2", "--force", "--data-dir", data}, {"restore", t.TempDir(), "--data-dir", t.TempDir()}} {
+		if out := (call{args: args}).run(t); out.code == 0 {
+			t.Errorf("%v: %+v", args, out)
+		}
+	}
+}

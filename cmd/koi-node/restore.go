@@ -34,6 +34,9 @@ func (a *app) restoreCommand() *cobra.Command {
 does not run. It is copied and verified first, and takes its place whole or not at
 all. Where an identity is there, the backup has to be of that node.
 
+A directory in the place of FILE stands for the newest koi-TIME.backup in it, as
+backup --keep writes them.
+
 A store that is there is refused; with --replace it is kept beside under another
 name.
 
@@ -56,6 +59,9 @@ node's), 11 StoreLocked, 12 IdentityMismatch, 1 any other failure.`,
 func (a *app) restore(cmd *cobra.Command, file string, o restoreFlags) error {
 	self, err := ridOf(o)
 	if err != nil {
+		return err
+	}
+	if file, err = newest(file); err != nil {
 		return err
 	}
 	to := filepath.Join(o.dataDir, node.StoreFile)

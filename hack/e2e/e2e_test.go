@@ -63,6 +63,7 @@ func TestKOINet(t *testing.T) {
 		{"a person approves and rejects", manualApproval},
 		{"a node that runs elsewhere is met and subscribed to", externalNode},
 		{"a suspended node rests and resumes", suspendAndResume},
+		{"a store is backed up and restored", backedUpAndRestored},
 		{"a net lives by commits alone", gitFollowed},
 		{"the other samples become what they say", samplesStand},
 		{"install.yaml is what runs", installerApplies},

@@ -22,6 +22,7 @@ type follower struct {
 	cancel   context.CancelFunc // set when it runs; guarded by observer.mu
 
 	snapshot *Snapshot // guarded by observer.mu
+	told     bool      // of its first look: the follower before may have ended before it could tell
 	// noticed is when the first change since the last look was told of; nil for none.
 	noticed atomic.Pointer[time.Time]
 }
@@ -55,7 +56,10 @@ func (f *follower) run(ctx context.Context) {
 	pause := minPause
 	for {
 		wait := f.observer.interval * time.Duration(58+rand.IntN(9)) / 100
-		if err := f.look(ctx); err != nil {
+		began := time.Now()
+		err := f.look(ctx)
+		wait = max(0, wait-time.Since(began)) // a word is as old as its question
+		if err != nil {
 			wait = min(wait, pause/2+rand.N(pause/2+1))
 			pause = min(2*pause, 10*time.Second)
 		} else {
@@ -130,7 +134,8 @@ func (f *follower) look(ctx context.Context) error {
 	case err == nil && old != nil && old.Err != nil:
 		f.observer.log.Info("node answers again", "koinode", f.key)
 	}
-	if old == nil || (old.Err == nil) != (err == nil) || old.digest != next.digest {
+	if !f.told || old == nil || (old.Err == nil) != (err == nil) || old.digest != next.digest {
+		f.told = true
 		f.observer.announce(ctx, f.key)
 	}
 	return err

@@ -188,9 +188,9 @@ func (o *Observer) Snapshot(key types.NamespacedName) *Snapshot {
 
 // Sight is what the followed nodes see of another one.
 type Sight struct {
-	// Reach is how many of Asked had an answer from it last. Asked have an edge with
-	// it and answered within the interval themselves.
-	Reach, Asked int
+	// Reach is how many of Asked had an answer from it last. Asked answered within the
+	// interval themselves, of Known, which have an edge with it.
+	Reach, Asked, Known int
 	// Why is what one of those that had none met, and By is who that is.
 	Why string
 	By  types.NamespacedName
@@ -203,7 +203,11 @@ func (o *Observer) Seen(r rid.RID, now time.Time) Sight {
 	var out Sight
 	for key, f := range o.followers {
 		p, known := f.snapshot.peer(r)
-		if !known || !f.snapshot.Fresh(now, o.interval) {
+		if !known {
+			continue
+		}
+		out.Known++
+		if !f.snapshot.Fresh(now, o.interval) {
 			continue
 		}
 		out.Asked++

@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.edges, "edges", 5000, "KoiEdges between them")
 	flags.IntVar(&o.processes, "processes", 50, "KoiNodes with a koi-node process each, in a second world; 0 leaves it out")
 	flags.IntVar(&o.wires, "wires", 500, "KoiEdges between those")
-	flags.DurationVar(&o.idle, "idle", 3*time.Minute, "how long to watch the operator do nothing")
+	flags.DurationVar(&o.idle, "idle", 6*time.Minute, "how long to watch the operator do nothing: an edge at rest is looked at every five minutes or so")
 	flags.DurationVar(&o.patience, "patience", 15*time.Minute, "how long a phase may take")
 	flags.IntVar(&o.samples, "samples", 200, "edges applied one after the other, to measure each")
 	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of the steady state to this file")

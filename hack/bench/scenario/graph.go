@@ -27,9 +27,6 @@ var graphGroup = report.Group{
 	}, memoryColumns),
 }
 
-// otherType is a type that edges name and no event is about.
-const otherType rid.Type = "orn:bench.other"
-
 // Names of loads.
 const (
 	nodeEvent = "node event"
@@ -89,7 +86,7 @@ func (e *Env) graph(ctx context.Context, c contender, known, events int, dir str
 	if err != nil {
 		return nil, err
 	}
-	star := load.Star{Center: n.RID(), Size: known, Signed: c.signed, Types: []rid.Type{otherType}}
+	star := load.Star{Center: n.RID(), Size: known, Signed: c.signed, Types: provided}
 	if err := n.Seed(ctx, n.RID(), star.Bundles()); err != nil {
 		return nil, err
 	}
@@ -176,7 +173,7 @@ func newcomers(to rid.RID, unsigned bool, n int) (nodes, edges []single, err err
 			return nil, nil, err
 		}
 		edge, err := load.Edge(protocol.EdgeProfile{
-			Source: ids[(i+1)%n].RID, Target: id.RID, EdgeType: protocol.Poll, Status: protocol.Proposed, RIDTypes: []rid.Type{otherType},
+			Source: ids[(i+1)%n].RID, Target: id.RID, EdgeType: protocol.Poll, Status: protocol.Proposed, RIDTypes: provided,
 		})
 		if err == nil {
 			edges[i], err = tell(s, edge)

@@ -33,7 +33,7 @@ down: ## Take down what 'make up' brought up
 ## Develop
 
 .PHONY: build
-build: ## Build koi-node and koi-operator into bin/
+build: ## Build koi-node, koi-operator and kubectl-koi into bin/
 	$(BUILD) -o bin/ ./cmd/...
 
 .PHONY: image

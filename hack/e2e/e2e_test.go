@@ -63,11 +63,13 @@ func TestKOINet(t *testing.T) {
 		{"a person approves and rejects", manualApproval},
 		{"a node that runs elsewhere is met and subscribed to", externalNode},
 		{"a suspended node rests and resumes", suspendAndResume},
+		{"kubectl koi shows, asks and gathers", pluginWorks},
 		{"a store is backed up and restored", backedUpAndRestored},
-		{"a net lives by commits alone", gitFollowed},
 		{"the other samples become what they say", samplesStand},
 		{"install.yaml is what runs", installerApplies},
 		{"a node of the Python library moves in", pythonMoves},
+		// Its fields are Flux's from then on.
+		{"a net lives by commits alone", gitFollowed},
 		{"deletion leaves what is to be kept, and nothing else", deletion},
 		// Last: it takes the operator that kubectl installed away.
 		{"what Helm makes of the charts", helmCharts},

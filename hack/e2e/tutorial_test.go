@@ -116,7 +116,11 @@ func newReader(t *testing.T, root string, cluster *local.Cluster) *reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, path := range map[string]string{"kubectl": program, "helm": helmProgram} {
+	plugin := filepath.Join(r.work, "kubectl-koi")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", plugin, filepath.Join(root, "cmd", "kubectl-koi")).CombinedOutput(); err != nil {
+		t.Fatalf("build the plugin: %v\n%s", err, out)
+	}
+	for name, path := range map[string]string{"kubectl": program, "helm": helmProgram, "kubectl-koi": plugin} {
 		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}

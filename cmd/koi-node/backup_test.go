@@ -267,6 +267,7 @@ func TestCompactNeedsRoom(t *testing.T) {
 func TestBackupsAreKept(t *testing.T) {
 	data := stopped(t)
 	dir := t.TempDir()
+	put(t, filepath.Join(dir, ".koi-20190101T000000.000Z.backup.part-1"), "x")
 	for _, name := range []string{"koi-20200101T000000.000Z.backup", "koi-20210101T000000.000Z.backup", "koi-mine.backup", "notes"} {
 		put(t, filepath.Join(dir, name), "x")
 	}

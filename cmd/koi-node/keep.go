@@ -40,13 +40,21 @@ func kept(dir string) ([]string, error) {
 	return names, nil
 }
 
-// prune removes the oldest backups of a directory but for the newest ones.
+// prune removes the oldest backups of a directory but for the newest ones, and what
+// backups that were killed left behind.
 func prune(dir string, keep int) error {
 	names, err := kept(dir)
 	if err != nil {
 		return err
 	}
 	var errs []error
+	parts, err := filepath.Glob(filepath.Join(dir, "."+keptPrefix+"*"+keptSuffix+".part-*"))
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		errs = append(errs, os.Remove(part))
+	}
 	for _, name := range names[:max(0, len(names)-keep)] {
 		errs = append(errs, os.Remove(filepath.Join(dir, name)))
 	}

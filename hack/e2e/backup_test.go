@@ -49,10 +49,8 @@ func backedUpAndRestored(t *testing.T, s *suite) {
 	// The reader holds what the sensor has no more, and goes on with it.
 	s.waitEdges(t)
 
-	for _, r := range []string{kept} {
-		s.mustKoi(t, "sensor", "", "forget", r)
-	}
-	s.k(t, "delete", "job/sensor-restore", "job/sensor-backup-now", "cronjob/sensor-backup", "service/sensor-backup", "networkpolicy/sensor-backup", "--ignore-not-found")
+	s.mustKoi(t, "sensor", "", "forget", kept)
+	s.k(t, "delete", "job/sensor-restore", "job/sensor-backup-now", "cronjob/sensor-backup", "service/sensor-backup")
 	s.k(t, "delete", "pvc/sensor-backups", "--wait=false")
 	eventually(t, "the volume of the backups goes", time.Minute, func() (bool, string) {
 		return len(s.list(t, "pvc", "--field-selector=metadata.name=sensor-backups")) == 0, ""
